@@ -1,0 +1,1 @@
+//! Scenarios behind 'oncilla bench' and criterion benches of the kernels.

@@ -1,0 +1,1 @@
+//! The control plane's protobuf definitions and generated code.

@@ -1,0 +1,1 @@
+//! Server, desired state, compilers, stores, slow path.

@@ -1,0 +1,1 @@
+//! Linux ports: AF_PACKET over mmap rings; capture files.

@@ -1,0 +1,1 @@
+//! The packet engine: buffers, frames, graph, workers, ports, snapshot publication.

@@ -1,0 +1,1 @@
+//! Lookup tables of the packet path: longest-prefix match, token bucket.
