@@ -1,0 +1,213 @@
+//! The whole of what the operator wants.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::{
+    Address, DeviceName, Interface, InterfaceKind, InterfaceName, Invalid, Kind, Neighbour,
+    ObjectKey, ObjectName, ObjectSpec, Route, SpecError, Vrf, VrfName, validate,
+};
+
+/// The whole of what the operator wants. Iteration is in a fixed order, so that what is compiled from it is too.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DesiredState {
+    /// Declared VRFs; `default` is not among them.
+    pub vrfs: BTreeMap<VrfName, Vrf>,
+    /// Interfaces by name.
+    pub interfaces: BTreeMap<InterfaceName, Interface>,
+    /// Addresses by object name.
+    pub addresses: BTreeMap<ObjectName, Address>,
+    /// Routes by object name.
+    pub routes: BTreeMap<ObjectName, Route>,
+    /// Static neighbours by object name.
+    pub neighbours: BTreeMap<ObjectName, Neighbour>,
+}
+
+impl DesiredState {
+    /// Puts an object in, in place of the one with its key.
+    ///
+    /// # Errors
+    ///
+    /// The name is none that the kind allows.
+    pub fn insert(&mut self, name: &str, spec: ObjectSpec) -> Result<(), Invalid> {
+        match spec {
+            ObjectSpec::Vrf(vrf) => {
+                let name = VrfName::new(name)?;
+                if name.is_default() {
+                    return Err(Invalid(
+                        "\"default\" always exists and is never declared".into(),
+                    ));
+                }
+                self.vrfs.insert(name, vrf);
+            }
+            ObjectSpec::Interface(interface) => {
+                self.interfaces.insert(InterfaceName::new(name)?, interface);
+            }
+            ObjectSpec::Address(address) => {
+                self.addresses.insert(ObjectName::new(name)?, address);
+            }
+            ObjectSpec::Route(route) => {
+                self.routes.insert(ObjectName::new(name)?, route);
+            }
+            ObjectSpec::Neighbour(neighbour) => {
+                self.neighbours.insert(ObjectName::new(name)?, neighbour);
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes an object out. Whether it was there.
+    pub fn remove(&mut self, key: &ObjectKey) -> bool {
+        let name = key.name.as_str();
+        match key.kind {
+            Kind::Vrf => self.vrfs.remove(name).is_some(),
+            Kind::Interface => self.interfaces.remove(name).is_some(),
+            Kind::Address => self.addresses.remove(name).is_some(),
+            Kind::Route => self.routes.remove(name).is_some(),
+            Kind::Neighbour => self.neighbours.remove(name).is_some(),
+        }
+    }
+
+    /// Whether there is such an object.
+    pub fn contains(&self, key: &ObjectKey) -> bool {
+        let name = key.name.as_str();
+        match key.kind {
+            Kind::Vrf => self.vrfs.contains_key(name),
+            Kind::Interface => self.interfaces.contains_key(name),
+            Kind::Address => self.addresses.contains_key(name),
+            Kind::Route => self.routes.contains_key(name),
+            Kind::Neighbour => self.neighbours.contains_key(name),
+        }
+    }
+
+    /// How many objects there are of a kind.
+    pub fn count(&self, kind: Kind) -> usize {
+        match kind {
+            Kind::Vrf => self.vrfs.len(),
+            Kind::Interface => self.interfaces.len(),
+            Kind::Address => self.addresses.len(),
+            Kind::Route => self.routes.len(),
+            Kind::Neighbour => self.neighbours.len(),
+        }
+    }
+
+    /// The VRF of an interface.
+    pub fn vrf_of(&self, interface: &InterfaceName) -> Option<&VrfName> {
+        self.interfaces
+            .get(interface)
+            .map(|interface| &interface.vrf)
+    }
+
+    /// The Linux device that an interface's packets use: its own, or its parent's.
+    pub fn device_of(&self, interface: &InterfaceName) -> Option<&DeviceName> {
+        match &self.interfaces.get(interface)?.kind {
+            InterfaceKind::AfPacket(port) => Some(&port.device),
+            InterfaceKind::Vlan(vlan) => match &self.interfaces.get(&vlan.parent)?.kind {
+                InterfaceKind::AfPacket(port) => Some(&port.device),
+                InterfaceKind::Vlan(_) => None,
+            },
+        }
+    }
+
+    /// Checks what objects say about each other.
+    ///
+    /// # Errors
+    ///
+    /// Everything that is wrong, in a fixed order, never empty.
+    pub fn validate(&self) -> Result<(), Vec<SpecError>> {
+        validate::validate(self, &Changes::default())
+    }
+
+    /// Checks as [`DesiredState::validate`] does, and blames the objects of the change that led here: the new one of two that
+    /// conflict, and a removed one that others still refer to.
+    ///
+    /// # Errors
+    ///
+    /// Everything that is wrong, in a fixed order, never empty.
+    pub fn validate_change(&self, changes: &Changes) -> Result<(), Vec<SpecError>> {
+        validate::validate(self, changes)
+    }
+
+    /// What leads from a previous state to this one.
+    pub fn changes_since(&self, previous: &Self) -> Changes {
+        let mut changes = Changes::default();
+        compare(Kind::Vrf, &previous.vrfs, &self.vrfs, &mut changes);
+        compare(
+            Kind::Interface,
+            &previous.interfaces,
+            &self.interfaces,
+            &mut changes,
+        );
+        compare(
+            Kind::Address,
+            &previous.addresses,
+            &self.addresses,
+            &mut changes,
+        );
+        compare(Kind::Route, &previous.routes, &self.routes, &mut changes);
+        compare(
+            Kind::Neighbour,
+            &previous.neighbours,
+            &self.neighbours,
+            &mut changes,
+        );
+        changes
+    }
+
+    /// Takes out an object and everything that cannot stand without it. Returns what went besides the object itself.
+    pub fn remove_with_dependants(&mut self, key: &ObjectKey) -> BTreeSet<ObjectKey> {
+        let mut gone = BTreeSet::new();
+        self.remove(key);
+        // Each round takes out at least one object, so this ends.
+        while let Err(errors) = self.validate() {
+            for error in errors {
+                self.remove(&error.object);
+                gone.insert(error.object);
+            }
+        }
+        gone
+    }
+}
+
+/// Which objects a transaction changed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// New or different.
+    pub upserted: BTreeSet<ObjectKey>,
+    /// Gone.
+    pub deleted: BTreeSet<ObjectKey>,
+}
+
+impl Changes {
+    /// Whether nothing changed.
+    pub fn is_empty(&self) -> bool {
+        self.upserted.is_empty() && self.deleted.is_empty()
+    }
+
+    /// Whether an object of this kind changed.
+    pub fn touch(&self, kind: Kind) -> bool {
+        self.upserted
+            .iter()
+            .chain(&self.deleted)
+            .any(|key| key.kind == kind)
+    }
+}
+
+fn compare<N: Ord + AsRef<str>, T: PartialEq>(
+    kind: Kind,
+    previous: &BTreeMap<N, T>,
+    next: &BTreeMap<N, T>,
+    changes: &mut Changes,
+) {
+    let key = |name: &N| ObjectKey::new(kind, name.as_ref());
+    for (name, object) in next {
+        if previous.get(name) != Some(object) {
+            changes.upserted.insert(key(name));
+        }
+    }
+    changes.deleted.extend(
+        previous
+            .keys()
+            .filter(|name| !next.contains_key(*name))
+            .map(key),
+    );
+}
