@@ -1,0 +1,69 @@
+//! Waking threads: an eventfd that is signalled at most once until it is cleared, and poll(2).
+#![expect(
+    unsafe_code,
+    reason = "eventfd and poll are system calls without a safe interface in std"
+)]
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsRawFd, FromRawFd, RawFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Something to wake a sleeper with.
+pub struct Event {
+    file: File,
+    pending: AtomicBool,
+}
+
+impl Event {
+    pub(crate) fn new() -> io::Result<Self> {
+        // JUSTIFICATION: std has no eventfd.
+        // SAFETY: the call takes no pointers.
+        let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // JUSTIFICATION: wraps the descriptor so that it is closed.
+        // SAFETY: the descriptor was just made and has no other owner.
+        let file = unsafe { File::from_raw_fd(fd) };
+        Ok(Self {
+            file,
+            pending: AtomicBool::new(false),
+        })
+    }
+
+    /// Makes the descriptor readable, if it is not already.
+    #[inline]
+    pub fn signal(&self) {
+        if !self.pending.swap(true, Ordering::AcqRel) {
+            // It can fail only when the counter is at its limit, and then the descriptor is readable.
+            let _ = (&self.file).write(&1u64.to_ne_bytes());
+        }
+    }
+
+    /// Makes it unreadable: call it after waking up, before looking for what was signalled.
+    pub fn clear(&self) {
+        self.pending.store(false, Ordering::SeqCst);
+        // It fails only when nothing was written yet: then a wake-up too many follows, which does no harm.
+        let _ = (&self.file).read(&mut [0; 8]);
+    }
+
+    /// True between [`Event::signal`] and [`Event::clear`].
+    #[inline]
+    pub fn is_pending(&self) -> bool {
+        self.pending.load(Ordering::Relaxed)
+    }
+}
+
+impl AsRawFd for Event {
+    fn as_raw_fd(&self) -> RawFd {
+        self.file.as_raw_fd()
+    }
+}
+
+/// Waits until one of the descriptors is ready or the time is over.
+pub(crate) fn poll(fds: &mut [libc::pollfd], timeout_ms: i32) {
+    // JUSTIFICATION: std has no poll.
+    // SAFETY: the pointer and the count describe one slice that is borrowed for the call. Errors mean "look again".
+    unsafe { libc::poll(fds.as_mut_ptr(), fds.len() as libc::nfds_t, timeout_ms) };
+}
