@@ -1,1 +1,48 @@
 //! Lookup tables of the packet path: longest-prefix match, token bucket.
+//!
+//! | table | structure | updates |
+//! |---|---|---|
+//! | [`Lpm4`] | DIR-24-8, `u32` entries | in place, one writer, readers never wait |
+//! | [`Lpm6`] | host-route hash, then a nine-way interval tree | `/128` in place, all others at [`Lpm6Writer::commit`] |
+//! | [`TokenBucket`] | integer credit | owned by its user |
+//!
+//! A table is a pair: one writer (owned by the control plane, `&mut self`) and any number of reader
+//! handles (`Clone + Send + Sync`, `&self`). Readers take no lock and write no shared memory.
+//! Addresses are integers in host order: `u32::from(Ipv4Addr)`, `u128::from(Ipv6Addr)`. A value is
+//! a number below 2^31 that the caller gives a meaning (an adjacency index, say); 0 means "no route".
+//!
+//! ```
+//! use tables::{HugePages, Lpm4};
+//!
+//! let (mut routes, reader) = Lpm4::new(1024, HugePages::Transparent)?;
+//! routes.insert(u32::from_be_bytes([10, 0, 0, 0]), 8, 7)?;
+//! routes.insert(u32::from_be_bytes([10, 1, 2, 128]), 25, 9)?;
+//! assert_eq!(reader.lookup(u32::from_be_bytes([10, 9, 9, 9])), 7);
+//! assert_eq!(reader.lookup(u32::from_be_bytes([10, 1, 2, 200])), 9);
+//! assert_eq!(reader.lookup(u32::from_be_bytes([11, 0, 0, 1])), 0);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+#![deny(unsafe_code)]
+
+mod array;
+mod error;
+mod hosts;
+mod interval_tree;
+mod lpm4;
+mod lpm6;
+mod prefetch;
+mod prefix;
+mod published;
+mod rib;
+mod token_bucket;
+
+pub use array::HugePages;
+pub use error::LpmError;
+pub use lpm4::{Lpm4, Lpm4Writer};
+pub use lpm6::{Lpm6, Lpm6Writer};
+pub use prefix::{Prefix4, Prefix6, PrefixError};
+pub use token_bucket::TokenBucket;
+
+/// Values of a longest-prefix-match table are below this bound (2^31); the top bit of an entry is
+/// the table's own.
+pub const VALUE_LIMIT: u32 = 1 << 31;
