@@ -27,12 +27,15 @@ use std::{
 
 use crate::{
     array::{Array, HugePages, Zeroed},
+    cpu::has_avx512,
     prefetch::prefetch,
 };
 
 const SLOTS: usize = 3;
 const OVERFLOW: u32 = 0xff;
 const WRITE: u32 = 0x100;
+/// No value: the search has to go on behind the home bucket.
+const FURTHER: u32 = 1 << 31;
 
 /// Secret of the hash function.
 #[derive(Clone, Copy, Debug)]
@@ -45,13 +48,15 @@ pub(crate) struct HostTable {
     /// 64 - log2(buckets).
     shift: u32,
     key: HashKey,
+    avx512: bool,
 }
 
 /// One line: three slots.
 #[derive(Debug)]
 #[repr(C, align(64))]
 struct Bucket {
-    /// High and low half of each key.
+    /// Low and high half of each key. A live key stands in the first of the slots that hold it: a new
+    /// key takes the first free slot, and what a free slot held is overwritten.
     keys: [[AtomicU64; 2]; SLOTS],
     values: [AtomicU32; SLOTS],
     /// Bits 31..8: count of keys written, wrapping. Bits 7..0: entries that had to go past this
@@ -82,10 +87,12 @@ impl HostTable {
         } else {
             64 - buckets.trailing_zeros()
         };
+        let buckets = Array::new(buckets, HugePages::Transparent)?;
         Ok(Self {
-            buckets: Array::new(buckets, HugePages::Transparent)?,
+            buckets,
             shift,
             key,
+            avx512: has_avx512(),
         })
     }
 
@@ -125,6 +132,26 @@ impl HostTable {
         }
     }
 
+    /// Looks up every address of `addrs`; `out`, as long, gets the value or 0. Gives the number of zeros.
+    #[inline]
+    pub(crate) fn lookup_batch(&self, addrs: &[u128], out: &mut [u32]) -> usize {
+        for (home, &addr) in out.iter_mut().zip(addrs) {
+            *home = self.home(addr);
+            self.prefetch(*home);
+        }
+        self.search_homes(addrs, out);
+        if out.iter().fold(0, |all, &value| all | value) & FURTHER != 0 {
+            for (out, &addr) in out
+                .iter_mut()
+                .zip(addrs)
+                .filter(|(out, _)| **out == FURTHER)
+            {
+                *out = self.lookup_further(addr, self.home(addr));
+            }
+        }
+        out.iter().map(|&value| u32::from(value == 0)).sum::<u32>() as usize
+    }
+
     /// Adds `addr` or changes its value, while readers may search. The caller keeps `value` above 0
     /// and the number of entries within [`capacity`](Self::capacity).
     pub(crate) fn insert(&self, addr: u128, value: u32) {
@@ -147,7 +174,7 @@ impl HostTable {
         for passed in home..home + distance {
             self.bucket(passed).count_overflow(true);
         }
-        let [high, low] = &bucket.keys[slot];
+        let [low, high] = &bucket.keys[slot];
         // Release: who reads a new half of a key also sees the value 0 that was stored before it.
         high.store((addr >> 64) as u64, Release);
         low.store(addr as u64, Release);
@@ -172,6 +199,44 @@ impl HostTable {
         }
     }
 
+    /// Replaces each home bucket in `out` by the value found there, 0, or [`FURTHER`].
+    #[inline(always)]
+    fn search_homes(&self, addrs: &[u128], out: &mut [u32]) {
+        #[cfg(target_arch = "x86_64")]
+        if self.avx512 {
+            // JUSTIFICATION: compares the three keys of a bucket at once; saves a third of the lookup.
+            // SAFETY: `avx512` is set only where the CPU has the features the function needs.
+            return unsafe { self.search_homes_avx512(addrs, out) };
+        }
+        self.search_homes_with(addrs, out, Bucket::lookup);
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx512f,avx512dq")]
+    fn search_homes_avx512(&self, addrs: &[u128], out: &mut [u32]) {
+        self.search_homes_with(addrs, out, |bucket, addr| bucket.lookup_avx512(addr));
+    }
+
+    #[inline(always)]
+    fn search_homes_with(
+        &self,
+        addrs: &[u128],
+        out: &mut [u32],
+        lookup: impl Fn(&Bucket, u128) -> (u32, u32),
+    ) {
+        let buckets = &self.buckets[..];
+        for (out, &addr) in out.iter_mut().zip(addrs) {
+            debug_assert!((*out as usize) < buckets.len());
+            // JUSTIFICATION: a bounds check and its registers cost a tenth of the lookup.
+            // SAFETY: `out` holds what `home` gave for the same address: a number below the number of
+            // buckets, as `shift` leaves log2(buckets) bits.
+            let bucket = unsafe { buckets.get_unchecked(*out as usize) };
+            let (value, overflow) = lookup(bucket, addr);
+            let nothing = if overflow == 0 { 0 } else { FURTHER };
+            *out = if value == 0 { nothing } else { value };
+        }
+    }
+
     #[cold]
     #[inline(never)]
     fn lookup_further(&self, addr: u128, home: u32) -> u32 {
@@ -186,7 +251,7 @@ impl HostTable {
 
     /// The slot that holds `addr`. For the writer.
     fn find(&self, addr: u128, home: usize) -> Option<(&Bucket, usize)> {
-        let key = [(addr >> 64) as u64, addr as u64];
+        let key = [addr as u64, (addr >> 64) as u64];
         for distance in 0..self.buckets.len() {
             let bucket = self.bucket(home + distance);
             let holds = |slot: &usize| {
@@ -220,7 +285,7 @@ impl Bucket {
             let state = self.state.load(Acquire);
             let mut found = 0;
             for (key, value) in self.keys.iter().zip(&self.values) {
-                let differs = (key[0].load(Acquire) ^ high) | (key[1].load(Acquire) ^ low);
+                let differs = (key[0].load(Acquire) ^ low) | (key[1].load(Acquire) ^ high);
                 let value = value.load(Acquire);
                 found |= if differs == 0 { value } else { 0 };
             }
@@ -230,6 +295,51 @@ impl Bucket {
         }
     }
 
+    /// As [`lookup`](Self::lookup).
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx512f,avx512dq")]
+    #[inline]
+    fn lookup_avx512(&self, addr: u128) -> (u32, u32) {
+        use core::arch::{
+            asm,
+            x86_64::{_mm_set_epi64x, _mm512_broadcast_i64x2},
+        };
+        let key = _mm512_broadcast_i64x2(_mm_set_epi64x((addr >> 64) as i64, addr as i64));
+        let state = self.state.load(Acquire);
+        let equal: u32;
+        // JUSTIFICATION: an intrinsic would be a plain read, which must not race with the writer.
+        // SAFETY: reads the 64 bytes of `self`, aligned to 64, each aligned eight bytes at once, as eight
+        // atomic loads would; x86 keeps loads in order. Without `nomem` and `readonly` the compiler moves no
+        // other access across.
+        unsafe {
+            asm!(
+                "vpcmpeqq {equal_halves}, {key}, zmmword ptr [{bucket}]",
+                "kmovb {equal:e}, {equal_halves}",
+                bucket = in(reg) self,
+                key = in(zmm_reg) key,
+                equal_halves = out(kreg) _,
+                equal = out(reg) equal,
+                options(nostack, preserves_flags),
+            );
+        }
+        // Bits 0, 2, 4: both halves of slot 0, 1, 2 are equal.
+        let hits = equal & (equal >> 1) & 0b01_01_01;
+        let slot = (hits | 0b01_00_00).trailing_zeros() as usize / 2;
+        let value = self.values[slot].load(Acquire);
+        if self.state.load(Relaxed) != state {
+            return self.lookup_again(addr);
+        }
+        (if hits == 0 { 0 } else { value }, state & OVERFLOW)
+    }
+
+    /// [`lookup`](Self::lookup) out of line, for the rare case that the writer came in between.
+    #[cfg(target_arch = "x86_64")]
+    #[cold]
+    #[inline(never)]
+    fn lookup_again(&self, addr: u128) -> (u32, u32) {
+        self.lookup(addr)
+    }
+
     fn count_overflow(&self, up: bool) {
         let state = self.state.load(Relaxed);
         match state & OVERFLOW {
@@ -237,5 +347,61 @@ impl Bucket {
             _ if up => self.state.store(state + 1, Release),
             _ => self.state.store(state - 1, Release),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The path for CPUs without AVX-512 gives the same answers, overflowed buckets included.
+    #[test]
+    fn both_kernels_agree() {
+        let mut table = HostTable::new(600, HashKey([5, 6, 7])).unwrap();
+        let addr = |i: u128| i << 64 | (i * i) << 3;
+        for i in 0..600 {
+            table.insert(addr(i), i as u32 + 1);
+        }
+        for i in (0..600).step_by(7) {
+            table.remove(addr(i));
+        }
+        let overflowed = |bucket: &Bucket| bucket.state.load(Relaxed) & OVERFLOW != 0;
+        assert!(
+            table.buckets.iter().any(overflowed),
+            "the test wants overflowed buckets"
+        );
+        let addrs: Vec<u128> = (0..900).map(addr).collect();
+        for avx512 in [false, has_avx512()] {
+            table.avx512 = avx512;
+            let mut out = vec![0; addrs.len()];
+            let misses = table.lookup_batch(&addrs, &mut out);
+            for (i, &value) in out.iter().enumerate() {
+                let expected = if i % 7 == 0 || i >= 600 {
+                    0
+                } else {
+                    i as u32 + 1
+                };
+                assert_eq!(value, expected, "host {i}, AVX-512 {avx512}");
+                assert_eq!(table.lookup(addrs[i], table.home(addrs[i])), expected);
+            }
+            assert_eq!(misses, out.iter().filter(|value| **value == 0).count());
+        }
+    }
+
+    #[test]
+    fn slots_are_reused() {
+        let table = HostTable::new(3, HashKey([5, 6, 7])).unwrap();
+        for i in 1..10_000u32 {
+            table.insert(u128::from(i), i);
+            assert_eq!(table.lookup(u128::from(i), table.home(u128::from(i))), i);
+            table.remove(u128::from(i));
+            assert_eq!(table.lookup(u128::from(i), table.home(u128::from(i))), 0);
+        }
+        assert!(
+            table
+                .buckets
+                .iter()
+                .all(|bucket| bucket.state.load(Relaxed) & OVERFLOW == 0)
+        );
     }
 }

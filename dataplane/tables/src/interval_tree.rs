@@ -17,6 +17,7 @@ use std::{io, iter::Peekable, ops::Range};
 
 use crate::{
     array::{Array, HugePages, Zeroed},
+    cpu::has_avx512,
     prefetch::prefetch,
     rib::Address,
 };
@@ -239,15 +240,6 @@ fn count_portable(node: &Node, key: u64) -> u32 {
         .sum::<u64>() as u32
 }
 
-fn has_avx512() -> bool {
-    #[cfg(target_arch = "x86_64")]
-    return is_x86_feature_detected!("avx512f")
-        && is_x86_feature_detected!("avx512vl")
-        && is_x86_feature_detected!("popcnt");
-    #[cfg(not(target_arch = "x86_64"))]
-    return false;
-}
-
 /// Puts sorted `borders` into nodes: gives the nodes, the first node of each level and the depth.
 fn lay_out(borders: &[u64]) -> io::Result<(Array<Node>, [u32; MAX_LEVELS], usize)> {
     if borders.is_empty() {
@@ -363,6 +355,43 @@ impl Sweep {
             .is_none_or(|&(_, before)| before != value)
         {
             self.intervals.push((first, value));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Portable and AVX-512 kernel, key by key and level by level, count the same borders.
+    #[test]
+    fn all_kernels_agree() {
+        for count in [0, 1, 7, 8, 9, 72, 73, 648, 649, 20_000] {
+            // Every second /64, so that each route gives two borders; the last key of the space among them.
+            let tops = (0..count).map(|i| u64::MAX - 3 * i).rev();
+            let routes = tops.map(|top| (u128::from(top) << 64, 64, (top % 1000) as u32 + 1));
+            let mut tree = IntervalTree::build(routes).unwrap();
+            let keys: Vec<u64> = (0..3 * count + 70)
+                .map(|i| u64::MAX - i)
+                .chain([0])
+                .collect();
+            for avx512 in [false, tree.avx512] {
+                tree.avx512 = avx512;
+                for keys in keys.chunks(IntervalTree::BATCH) {
+                    let addrs: Vec<u128> =
+                        keys.iter().map(|&key| u128::from(key) << 64 | 5).collect();
+                    let mut out = vec![0; addrs.len()];
+                    tree.lookup_batch(&addrs, &mut out);
+                    for (&key, &value) in keys.iter().zip(&out) {
+                        let behind = u64::MAX - key;
+                        let hit = behind % 3 == 0 && behind < 3 * count;
+                        let expected = if hit { (key % 1000) as u32 + 1 } else { 0 };
+                        assert_eq!(value, expected, "key {key:#x} of {count}, AVX-512 {avx512}");
+                        assert_eq!(tree.lookup(u128::from(key) << 64), expected);
+                    }
+                }
+            }
+            assert_eq!(tree.nodes.len() > SMALL_NODES, count == 20_000);
         }
     }
 }

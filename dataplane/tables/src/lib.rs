@@ -25,6 +25,7 @@
 #![deny(unsafe_code)]
 
 mod array;
+mod cpu;
 mod error;
 mod hosts;
 mod interval_tree;

@@ -164,8 +164,8 @@ impl Lpm6 {
             let (addrs, out) = (&addrs[..n], &mut out[..n]);
             if hosts.is_void() {
                 tree.lookup_batch(addrs, out);
-            } else {
-                lookup_round(hosts, tree, addrs, out);
+            } else if hosts.lookup_batch(addrs, out) != 0 {
+                lookup_missing(tree, addrs, out);
             }
         }
     }
@@ -384,25 +384,17 @@ impl Structure {
     }
 }
 
-/// Up to 64 lookups: all in the hash of hosts, then those it does not know in the tree.
-#[inline(always)]
-fn lookup_round(hosts: &HostTable, tree: &IntervalTree, addrs: &[u128], out: &mut [u32]) {
-    for (home, &addr) in out.iter_mut().zip(addrs) {
-        *home = hosts.home(addr);
-        hosts.prefetch(*home);
-    }
+/// Looks up in the tree what has no answer yet, at most one batch.
+#[inline(never)]
+fn lookup_missing(tree: &IntervalTree, addrs: &[u128], out: &mut [u32]) {
     let mut missing = [0; IntervalTree::BATCH];
     let mut places = [0u8; IntervalTree::BATCH];
     let mut misses = 0;
-    for (place, (out, &addr)) in out.iter_mut().zip(addrs).enumerate() {
-        *out = hosts.lookup(addr, *out);
+    for (place, (out, &addr)) in out.iter().zip(addrs).enumerate() {
         // Written for every address, kept for a miss: no branch to mispredict.
         missing[misses & (IntervalTree::BATCH - 1)] = addr;
         places[misses & (IntervalTree::BATCH - 1)] = place as u8;
         misses += usize::from(*out == 0);
-    }
-    if misses == 0 {
-        return;
     }
     let mut values = [0; IntervalTree::BATCH];
     tree.lookup_batch(&missing[..misses], &mut values[..misses]);
