@@ -36,17 +36,20 @@ pub const UNDECIDED: (&str, &str) = (
 /// Frames that a worker's graph can have in use at a time.
 const FRAMES: usize = 256;
 
-trait Run<S: Snapshot>: Send {
+pub(crate) trait Run<S: Snapshot>: Send {
     fn process(&mut self, frame: &mut Frame, cx: &mut Context<'_, S>);
     fn poll(&mut self, cx: &mut Context<'_, S>);
 }
 
-impl<S: Snapshot, N: Node<S>> Run<S> for N {
+/// A node without its associated types.
+struct Erased<N>(N);
+
+impl<S: Snapshot, N: Node<S>> Run<S> for Erased<N> {
     fn process(&mut self, frame: &mut Frame, cx: &mut Context<'_, S>) {
-        Node::process(self, frame, cx);
+        self.0.process(frame, cx);
     }
     fn poll(&mut self, cx: &mut Context<'_, S>) {
-        Node::poll(self, cx);
+        self.0.poll(cx);
     }
 }
 
@@ -132,7 +135,23 @@ impl<S: Snapshot> GraphSpec<S> {
             polled: N::POLLED,
         };
         self.nodes
-            .push((info, Box::new(move |worker| Box::new(make(worker)))));
+            .push((info, Box::new(move |worker| Box::new(Erased(make(worker))))));
+        self
+    }
+
+    /// Adds a node whose name is known only at run time and that collects what it is given; for [`NodeHarness`].
+    ///
+    /// [`NodeHarness`]: crate::NodeHarness
+    pub(crate) fn collector(mut self, name: &'static str, sink: &crate::harness::Sink) -> Self {
+        let info = NodeInfo {
+            name,
+            nexts: &[],
+            drops: &[],
+            polled: false,
+        };
+        let sink = sink.clone();
+        let make = move |_| -> Box<dyn Run<S>> { Box::new(sink.collector(name)) };
+        self.nodes.push((info, Box::new(make)));
         self
     }
 
