@@ -306,7 +306,8 @@ pub struct Ip6Chain<'a> {
     /// processing it (RFC 8200 section 4.4).
     pub segments_left: u8,
     /// Why the walk stopped early. `Truncated`: a header reaches beyond the payload. `BadOrder`:
-    /// hop-by-hop options not in the first place. `TooManyHeaders`: the limit was reached.
+    /// hop-by-hop options not in the first place, or a second fragment header. `BadHeaderLength`: an
+    /// authentication header below its minimum. `TooManyHeaders`: the limit was reached.
     pub fault: Option<ParseError>,
 }
 
@@ -383,6 +384,11 @@ fn walk_from<'a>(chain: &mut Ip6Chain<'a>, payload: &'a [u8], limit: usize) {
             IpProtocol::AH => (usize::from(length) + 2) * 4,
             _ => (usize::from(length) + 1) * 8,
         };
+        // The fixed part of an authentication header alone takes 12 bytes.
+        if chain.protocol == IpProtocol::AH && length < 12 {
+            chain.fault = Some(ParseError::BadHeaderLength);
+            return;
+        }
         if length > rest.len() {
             chain.fault = Some(ParseError::Truncated);
             return;
@@ -634,6 +640,8 @@ mod tests {
         let fragments = [44, 0, 0, 0, 0, 0, 0, 1, 17, 0, 0, 0, 0, 0, 0, 1];
         let chain = walk_extensions(IpProtocol::FRAGMENT, &fragments, 8);
         assert_eq!(chain.fault, Some(ParseError::BadOrder));
+        let chain = walk_extensions(IpProtocol::AH, &[17, 0, 0, 0, 0, 0, 0, 0], 8);
+        assert_eq!(chain.fault, Some(ParseError::BadHeaderLength));
         let chain = walk_extensions(IpProtocol::ESP, &[], 0);
         assert_eq!((chain.protocol, chain.fault), (IpProtocol::ESP, None));
     }
