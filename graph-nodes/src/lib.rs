@@ -1,7 +1,14 @@
 //! The network functions: one folder per family, one file per node, and the [`Snapshot`] they read.
 #![forbid(unsafe_code)]
 
+pub mod ethernet;
 pub mod fib;
+pub mod icmp;
+pub mod ip4;
+pub mod ip6;
+pub mod neighbour;
+pub mod output;
+pub mod punt;
 mod snapshot;
 
 pub use snapshot::*;

@@ -1,0 +1,1 @@
+//! Output: what stands between a rewritten packet and its port.
