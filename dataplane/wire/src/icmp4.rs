@@ -28,7 +28,7 @@ pub struct Icmp4Type(pub u8);
 impl Icmp4Type {
     /// Echo reply.
     pub const ECHO_REPLY: Self = Self(0);
-    /// Destination unreachable; codes in [`unreachable`].
+    /// Destination unreachable; codes in [`mod@unreachable`].
     pub const DESTINATION_UNREACHABLE: Self = Self(3);
     /// Source quench (obsolete, RFC 6633).
     pub const SOURCE_QUENCH: Self = Self(4);

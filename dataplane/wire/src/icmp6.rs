@@ -26,7 +26,7 @@ use crate::{Header, ParseError};
 pub struct Icmp6Type(pub u8);
 
 impl Icmp6Type {
-    /// Destination unreachable; codes in [`unreachable`].
+    /// Destination unreachable; codes in [`mod@unreachable`].
     pub const DESTINATION_UNREACHABLE: Self = Self(1);
     /// Packet too big; carries the MTU.
     pub const PACKET_TOO_BIG: Self = Self(2);

@@ -18,7 +18,7 @@ use etherparse::{
     TcpSlice, TransportSlice, UdpSlice,
 };
 use proptest::prelude::*;
-use wire::builder::{Builder, Eth, Ip4, Ip6, eth};
+use wire::builder::{Builder, Eth, Ip4, Ip6, Ip6Layer, Layer, NetworkLayer, eth};
 use wire::checksum;
 use wire::ip4::Ip4Packet;
 use wire::ip6::{FragmentHeader, Ip6Packet, walk_extensions};
@@ -513,34 +513,15 @@ fn assemble(
 
 fn upper4(ip: Builder<Ip4>, upper: &Upper, payload: &[u8], pad: usize) -> Vec<u8> {
     match upper {
-        Upper::Echo(id, sequence) => ip
-            .icmp4_echo(*id, *sequence)
-            .payload(payload)
-            .pad_to(pad)
-            .build(),
-        Upper::Udp(from, to) => ip.udp(*from, *to).payload(payload).pad_to(pad).build(),
-        Upper::Tcp {
-            ports,
-            seq,
-            ack,
-            flags,
-            window,
-            options,
-        } => {
-            let tcp = ip.tcp(ports.0, ports.1).seq(*seq).ack(*ack).window(*window);
-            tcp.flags(TcpFlags(*flags))
-                .options(options)
-                .payload(payload)
-                .pad_to(pad)
-                .build()
-        }
+        Upper::Echo(id, sequence) => finish(ip.icmp4_echo(*id, *sequence), payload, pad),
+        _ => transport(ip, upper, payload, pad),
     }
 }
 
 fn upper6(ip: Builder<Ip6>, extensions: u8, upper: &Upper, payload: &[u8], pad: usize) -> Vec<u8> {
-    // The first extension decides the type; an options header stands for none.
+    // Zero is no extension header at all; else the lowest bit says which comes first.
     let mut ip = match extensions {
-        0 => return plain6(ip, upper, payload, pad),
+        0 => return above6(ip, upper, payload, pad),
         odd if odd & 1 == 1 => ip.hop_by_hop(&[5, 2, 0, 0]),
         _ => ip.destination_options(&[]),
     };
@@ -556,39 +537,24 @@ fn upper6(ip: Builder<Ip6>, extensions: u8, upper: &Upper, payload: &[u8], pad: 
     if extensions & 16 != 0 {
         ip = ip.destination_options(&[30, 1, 9]);
     }
+    above6(ip, upper, payload, pad)
+}
+
+fn above6<L: Ip6Layer>(ip: Builder<L>, upper: &Upper, payload: &[u8], pad: usize) -> Vec<u8> {
     match upper {
-        Upper::Echo(id, sequence) => ip
-            .icmp6_echo(*id, *sequence)
-            .payload(payload)
-            .pad_to(pad)
-            .build(),
-        Upper::Udp(from, to) => ip.udp(*from, *to).payload(payload).pad_to(pad).build(),
-        Upper::Tcp {
-            ports,
-            seq,
-            ack,
-            flags,
-            window,
-            options,
-        } => {
-            let tcp = ip.tcp(ports.0, ports.1).seq(*seq).ack(*ack).window(*window);
-            tcp.flags(TcpFlags(*flags))
-                .options(options)
-                .payload(payload)
-                .pad_to(pad)
-                .build()
-        }
+        Upper::Echo(id, sequence) => finish(ip.icmp6_echo(*id, *sequence), payload, pad),
+        _ => transport(ip, upper, payload, pad),
     }
 }
 
-fn plain6(ip: Builder<Ip6>, upper: &Upper, payload: &[u8], pad: usize) -> Vec<u8> {
+fn transport<L: NetworkLayer>(
+    ip: Builder<L>,
+    upper: &Upper,
+    payload: &[u8],
+    pad: usize,
+) -> Vec<u8> {
     match upper {
-        Upper::Echo(id, sequence) => ip
-            .icmp6_echo(*id, *sequence)
-            .payload(payload)
-            .pad_to(pad)
-            .build(),
-        Upper::Udp(from, to) => ip.udp(*from, *to).payload(payload).pad_to(pad).build(),
+        Upper::Udp(from, to) => finish(ip.udp(*from, *to), payload, pad),
         Upper::Tcp {
             ports,
             seq,
@@ -598,13 +564,14 @@ fn plain6(ip: Builder<Ip6>, upper: &Upper, payload: &[u8], pad: usize) -> Vec<u8
             options,
         } => {
             let tcp = ip.tcp(ports.0, ports.1).seq(*seq).ack(*ack).window(*window);
-            tcp.flags(TcpFlags(*flags))
-                .options(options)
-                .payload(payload)
-                .pad_to(pad)
-                .build()
+            finish(tcp.flags(TcpFlags(*flags)).options(options), payload, pad)
         }
+        Upper::Echo(..) => unreachable!("echo is not a transport protocol"),
     }
+}
+
+fn finish<L: Layer>(packet: Builder<L>, payload: &[u8], pad: usize) -> Vec<u8> {
+    packet.payload(payload).pad_to(pad).build()
 }
 
 /// What etherparse reads out of a frame is what the builder was told, and every checksum is right.
