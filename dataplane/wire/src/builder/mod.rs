@@ -347,6 +347,18 @@ mod tests {
     }
 
     #[test]
+    fn udp_checksum_that_comes_out_as_zero_is_sent_as_all_ones() {
+        // The payload word is chosen so that the sum over everything is 0xffff.
+        let with = |word: u16| {
+            let ip = ip4([10, 0, 0, 1], [10, 0, 0, 2]);
+            ip.udp(1, 2).payload(&word.to_be_bytes()).build()
+        };
+        let base = with(0);
+        let checksum = u16::from_be_bytes([base[26], base[27]]);
+        assert_eq!(with(checksum)[26..28], [0xff, 0xff]);
+    }
+
+    #[test]
     fn overrides_make_malformed_packets() {
         let base = ip4([10, 0, 0, 1], [10, 0, 0, 2]);
         let packet = base
