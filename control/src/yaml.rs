@@ -8,6 +8,7 @@ use control_api::v1::{self, Object, object::Spec};
 use model::Kind;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde_path_to_error::Segment;
 
 /// Bytes of the largest file.
 const FILE_LIMIT: u64 = 64 * 1024 * 1024;
@@ -384,17 +385,41 @@ fn from_yaml<T: DeserializeOwned>(text: &str) -> Result<T, Problem> {
         Problem {
             line: line.filter(|line| *line > 0),
             field: field.clone(),
-            message: error.to_string(),
+            message: plain(&error.to_string()),
         }
     })
 }
 
-/// `.` is how the library writes the root.
-fn path(path: &serde_path_to_error::Path) -> String {
-    match path.to_string() {
-        root if root == "." => String::new(),
-        path => path,
+/// The library's message in an operator's terms: the place is said elsewhere, and its options are none of theirs.
+fn plain(message: &str) -> String {
+    let message = message
+        .rsplit_once(" at line ")
+        .map_or(message, |(message, _)| message);
+    let repeated = message
+        .strip_prefix("duplicate mapping key: ")
+        .and_then(|rest| rest.split(", set ").next());
+    match repeated {
+        Some(key) => format!("{key} is there twice"),
+        None => message.to_owned(),
     }
+}
+
+/// A field's path, as far as it is known.
+fn path(path: &serde_path_to_error::Path) -> String {
+    let known = path
+        .iter()
+        .take_while(|segment| !matches!(segment, Segment::Unknown));
+    let mut text = String::new();
+    for segment in known {
+        let separator = if text.is_empty() || matches!(segment, Segment::Seq { .. }) {
+            ""
+        } else {
+            "."
+        };
+        text.push_str(separator);
+        text.push_str(&segment.to_string());
+    }
+    text
 }
 
 fn files(path: &Path) -> std::io::Result<Vec<PathBuf>> {
