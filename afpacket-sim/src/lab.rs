@@ -325,6 +325,8 @@ impl Numbers {
             mac: Some(device.mac.unwrap_or(numbered)),
             mtu: device.mtu,
             queues: device.queues,
+            // Different for all; 1 is the loopback device.
+            index: Some(u32::from(self.0) + 1),
         }
     }
 }

@@ -34,7 +34,7 @@ impl Namespace {
     /// Makes an empty namespace with its loopback device up. `name` serves messages and thread names only.
     ///
     /// # Errors
-    /// [`SimError::System`](crate::SimError::System) without `CAP_SYS_ADMIN`.
+    /// [`SimError::System`] without `CAP_SYS_ADMIN`.
     pub fn new(name: &str) -> Result<Self> {
         let action = || format!("make network namespace `{name}`");
         let opened = thread::scope(|scope| {
@@ -60,7 +60,7 @@ impl Namespace {
     /// The namespace of the calling thread.
     ///
     /// # Errors
-    /// [`SimError::System`](crate::SimError::System) where `/proc` is not mounted.
+    /// [`SimError::System`] where `/proc` is not mounted.
     pub fn current(name: &str) -> Result<Self> {
         let file = File::open("/proc/thread-self/ns/net")
             .map_err(cannot("open the network namespace of this thread"))?;
@@ -80,7 +80,7 @@ impl Namespace {
     /// The inode number that names it in `/proc/<pid>/ns/net`.
     ///
     /// # Errors
-    /// [`SimError::System`](crate::SimError::System) when the descriptor cannot be examined.
+    /// [`SimError::System`] when the descriptor cannot be examined.
     pub fn inode(&self) -> Result<u64> {
         let action = || format!("examine network namespace `{}`", self.name());
         let fd = self.duplicate()?;
@@ -93,7 +93,7 @@ impl Namespace {
     /// Runs `work` on a thread inside the namespace and waits for it. A panic of `work` is passed on.
     ///
     /// # Errors
-    /// [`SimError::System`](crate::SimError::System) when the namespace cannot be entered.
+    /// [`SimError::System`] when the namespace cannot be entered.
     pub fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T> {
         let action = || format!("enter network namespace `{}`", self.name());
         thread::scope(|scope| {
@@ -110,7 +110,7 @@ impl Namespace {
     /// Starts a thread inside the namespace; returns when the thread is in it.
     ///
     /// # Errors
-    /// [`SimError::System`](crate::SimError::System) when the namespace cannot be entered.
+    /// [`SimError::System`] when the namespace cannot be entered.
     pub fn spawn<T: Send + 'static>(
         &self,
         thread_name: &str,
@@ -151,7 +151,7 @@ impl Namespace {
     /// (`PR_SET_PDEATHSIG`): start it from a thread that lives as long as the child should.
     ///
     /// # Errors
-    /// [`SimError::System`](crate::SimError::System) when no file descriptor is left.
+    /// [`SimError::System`] when no file descriptor is left.
     pub fn command(&self, mut command: Command) -> Result<Command> {
         sys::process::enter_on_exec(&mut command, self.duplicate()?);
         Ok(command)
@@ -160,7 +160,7 @@ impl Namespace {
     /// Opens a netlink socket for the links, addresses, routes and neighbours of the namespace.
     ///
     /// # Errors
-    /// [`SimError::System`](crate::SimError::System) when it cannot be opened.
+    /// [`SimError::System`] when it cannot be opened.
     pub fn rtnl(&self) -> Result<Rtnl> {
         self.run(|| Rtnl::open(self.name()))?
     }
@@ -168,7 +168,7 @@ impl Namespace {
     /// Reads a setting of the network stack, such as `net/ipv4/ip_forward`; the newline is cut.
     ///
     /// # Errors
-    /// [`SimError::System`](crate::SimError::System) when there is no such setting.
+    /// [`SimError::System`] when there is no such setting.
     pub fn sysctl(&self, path: &str) -> Result<String> {
         // /proc/sys/net shows the namespace of the thread that reads it.
         let text = self.run(|| fs::read_to_string(format!("/proc/sys/{path}")))?;
@@ -182,7 +182,7 @@ impl Namespace {
     /// Writes settings of the network stack, such as `("net/ipv4/ip_forward", "1")`.
     ///
     /// # Errors
-    /// [`SimError::System`](crate::SimError::System) at the first that is refused or unknown.
+    /// [`SimError::System`] at the first that is refused or unknown.
     pub fn set_sysctls<P: AsRef<str> + Sync>(&self, settings: &[(P, &str)]) -> Result<()> {
         self.run(|| {
             for (path, value) in settings {

@@ -38,6 +38,9 @@ pub struct VethEnd {
     pub mtu: u32,
     /// Transmit and receive queues of the device.
     pub queues: u32,
+    /// Interface index; the kernel picks a free one when absent. Ends with different indexes come up at once, ends
+    /// with the same index within a second: the kernel hurries only when it takes the two for different devices.
+    pub index: Option<u32>,
 }
 
 impl VethEnd {
@@ -48,6 +51,7 @@ impl VethEnd {
             mac: None,
             mtu: 1500,
             queues: 1,
+            index: None,
         }
     }
 }
@@ -130,11 +134,13 @@ impl Rtnl {
             peer.name()
         );
         let mut peer_message = LinkMessage::default();
+        peer_message.header.index = there.index.unwrap_or(0);
         peer_message.attributes = end_attributes(there);
         peer_message
             .attributes
             .push(LinkAttribute::NetNsFd(peer.as_fd().as_raw_fd()));
         let mut message = LinkMessage::default();
+        message.header.index = here.index.unwrap_or(0);
         message.attributes = end_attributes(here);
         message.attributes.push(LinkAttribute::LinkInfo(vec![
             LinkInfo::Kind(InfoKind::Veth),

@@ -1,12 +1,6 @@
 //! What the tests in namespaces share.
 
-use afpacket_sim::{Lab, SimError, Topology};
-
-/// The lab of `text`; `None`, with the reason printed, where namespaces cannot be made and nobody insists on them.
-pub fn lab(text: &str) -> Option<Lab> {
-    let topology: Topology = text.parse().expect("a valid topology");
-    or_skip(Lab::build(&topology))
-}
+use afpacket_sim::SimError;
 
 /// The value, or `None` for want of privilege outside continuous integration.
 pub fn or_skip<T>(result: Result<T, SimError>) -> Option<T> {
