@@ -3,6 +3,7 @@
 
 pub mod ethernet;
 pub mod fib;
+pub mod flow_hash;
 pub mod icmp;
 pub mod ip4;
 pub mod ip6;

@@ -101,8 +101,6 @@ pub struct Interface {
     pub vrf: u16,
     /// Features between `ip4-input` and `ip4-lookup`.
     pub ip4_unicast: Features,
-    /// Features between `ip6-input` and `ip6-lookup`.
-    pub ip6_unicast: Features,
     /// Reverse-path check where that feature is on: true for strict mode (RFC 3704).
     pub rpf_strict: bool,
     /// Answers ARP requests for addresses that it has a route to through another interface.
@@ -128,7 +126,6 @@ impl Interface {
             mtu: 0,
             vrf: 0,
             ip4_unicast: Features(0),
-            ip6_unicast: Features(0),
             rpf_strict: false,
             proxy_arp: false,
             redirects: false,

@@ -1,1 +1,5 @@
 //! Ethernet.
+
+pub mod input;
+
+pub use input::EthernetInput;

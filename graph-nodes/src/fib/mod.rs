@@ -57,6 +57,50 @@ impl Default for ForwardingSize {
     }
 }
 
+/// Groups and adjacencies, borrowed for one frame.
+#[derive(Clone, Copy)]
+pub struct ForwardingView<'a> {
+    groups: &'a [AtomicU64],
+    adjacencies: &'a [Adjacency],
+}
+
+impl<'a> ForwardingView<'a> {
+    /// As [`Forwarding::group`].
+    #[inline(always)]
+    pub fn group(self, number: u32) -> Group {
+        match self.groups.get(number as usize) {
+            Some(group) => Group::from_bits(group.load(Ordering::Acquire)),
+            None => Group::NO_ROUTE,
+        }
+    }
+
+    /// As [`Forwarding::adjacency`].
+    #[inline(always)]
+    pub fn adjacency(self, number: u32) -> &'a Adjacency {
+        self.adjacencies
+            .get(number as usize)
+            .unwrap_or(&self.adjacencies[0])
+    }
+
+    /// Begins to load an adjacency's line.
+    #[inline(always)]
+    pub fn prefetch_adjacency(self, number: u32) {
+        dataplane::prefetch(self.adjacencies.as_ptr().wrapping_add(number as usize));
+    }
+}
+
+/// The key under which an IPv6 address stands in a VRF's table: link-local addresses mean something on one link only, so the
+/// interface's number takes the place of the second group of 16 bits, which is zero in all of them (RFC 4291 section 2.5.6).
+#[inline(always)]
+pub fn scoped(address: u128, interface: u16) -> u128 {
+    const LINK_LOCAL: u128 = 0xfe80 << 112;
+    if address >> 118 == LINK_LOCAL >> 118 {
+        address & !(0xffff << 96) | u128::from(interface) << 96
+    } else {
+        address
+    }
+}
+
 impl Default for Forwarding {
     /// No room for anything: every lookup is a drop.
     fn default() -> Self {
@@ -83,6 +127,15 @@ impl Forwarding {
 
     pub(crate) fn arrays(&self) -> &Arrays {
         &self.0
+    }
+
+    /// The arrays themselves, for loops that look up many packets.
+    #[inline(always)]
+    pub fn view(&self) -> ForwardingView<'_> {
+        ForwardingView {
+            groups: &self.0.groups,
+            adjacencies: &self.0.adjacencies,
+        }
     }
 
     /// The group with this number; [`RouteAction::NoRoute`] for number 0 and beyond the end.

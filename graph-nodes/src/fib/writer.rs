@@ -1,6 +1,6 @@
 //! The writing side of forwarding: routes, neighbours, groups. One writer, in control.
 
-use core::net::IpAddr;
+use core::net::{IpAddr, Ipv6Addr};
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::io;
@@ -10,7 +10,7 @@ use dataplane::PortId;
 use tables::{HugePages, Lpm4, Lpm4Writer, Lpm6, Lpm6Writer, LpmError};
 use wire::{EtherType, MacAddr};
 
-use super::{AdjacencyState, Forwarding, ForwardingSize, Group, Rewrite, RouteAction};
+use super::{AdjacencyState, Forwarding, ForwardingSize, Group, Rewrite, RouteAction, scoped};
 use crate::snapshot::{Tags, Vrf};
 
 /// A neighbour: an address on an interface.
@@ -443,15 +443,19 @@ impl ForwardingWriter {
         present: Option<()>,
     ) -> Result<(), FibError> {
         let len = if key.address.is_ipv4() { 32 } else { 128 };
+        let address = match key.address {
+            IpAddr::V6(address) => {
+                Ipv6Addr::from_bits(scoped(address.to_bits(), key.interface)).into()
+            }
+            address => address,
+        };
         let target = present.map(|()| {
             RouteTarget::Forward(vec![NextHop {
                 neighbour: key,
                 weight: 1,
             }])
         });
-        self.change(vrf, key.address, len, |entry| {
-            entry.neighbour = target.clone()
-        })
+        self.change(vrf, address, len, |entry| entry.neighbour = target.clone())
     }
 
     /// Changes one destination's entry and, where that changes the route, the table.

@@ -1,0 +1,173 @@
+//! `ip4-input`: decides whether an IPv4 packet is one, and asks for the route's line.
+//!
+//! - Input: packets at their IPv4 header.
+//! - Output: packets without link-layer padding; word = destination address.
+//! - Reads: snapshot.interfaces, snapshot.vrfs
+//! - State: none
+//! - Standard: RFC 1812 sections 5.2.2, 5.3.4 and 5.3.7, RFC 791
+//! - Cost: 6 ticks (pg-ip4base)
+
+use dataplane::{Context, Descriptor, Features, Flags, Frame, Node, Verdict};
+use wire::checksum;
+
+use crate::icmp::ErrorWord;
+use crate::ip4::arc;
+use crate::snapshot::{NO_INTERFACE, Snapshot};
+
+dataplane::next_nodes! {
+    /// Where `ip4-input` sends packets: the arc `ip4-unicast` in its order first.
+    pub enum Next {
+        RpfCheck => "ip4-rpf-check",
+        Lookup => "ip4-lookup",
+        Local => "ip4-local",
+        Error => "icmp4-error",
+    }
+}
+
+dataplane::drop_reasons! {
+    /// Why `ip4-input` drops packets.
+    pub enum Drop {
+        Truncated = "truncated": "The packet is shorter than an IPv4 header or than its total length says",
+        BadVersion = "bad-version": "The version is not 4",
+        BadHeaderLength = "bad-header-length": "The header length is less than 20 bytes or beyond the packet",
+        BadTotalLength = "bad-total-length": "The total length is less than the header's",
+        BadChecksum = "bad-checksum": "The header checksum is wrong",
+        SourceMartian = "source-martian": "The source address cannot be a host's: this network, loopback, multicast or reserved",
+        DestinationMartian = "destination-martian": "The destination address is never forwarded: this network, loopback or reserved",
+        SourceRoute = "source-route": "The packet carries a source route, which is not obeyed (RFC 7126)",
+        LinkBroadcast = "link-broadcast": "A unicast packet came in a broadcast or multicast frame",
+        NoVrf = "no-vrf": "The interface has no routing table",
+    }
+}
+
+/// See the module.
+#[derive(Default)]
+pub struct Ip4Input;
+
+impl Node<Snapshot> for Ip4Input {
+    const NAME: &'static str = "ip4-input";
+    type Next = Next;
+    type Drop = Drop;
+
+    fn process(&mut self, frame: &mut Frame, cx: &mut Context<'_, Snapshot>) {
+        let (packets, verdicts) = frame.parts_mut();
+        let mut current = NO_INTERFACE;
+        let mut features = Features(0);
+        let mut table = None;
+        for (packet, verdict) in packets.iter_mut().zip(verdicts) {
+            if packet.interface != current || table.is_none() {
+                current = packet.interface;
+                table = cx.snapshot.vrf_of(current).map(|vrf| &vrf.ip4);
+                features = cx
+                    .snapshot
+                    .interfaces
+                    .get(usize::from(current))
+                    .map_or(Features(0), |i| i.ip4_unicast);
+            }
+            let Some(table) = table else {
+                *verdict = Verdict::discard(Drop::NoVrf);
+                continue;
+            };
+            let Some(header) = cx.buffers.head::<20>(packet) else {
+                *verdict = Verdict::discard(Drop::Truncated);
+                continue;
+            };
+            let word = |at: usize| {
+                u32::from_be_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]])
+            };
+            let (first, source, destination) = (word(0), word(12), word(16));
+            let total_length = (first & 0xffff) as usize;
+            // Version 4 without options; the checksum; lengths; unicast addresses of hosts; a frame to us alone.
+            let plain = (first >> 24 == 0x45)
+                & (checksum::ip4_header_sum(header) == 0xffff)
+                & (total_length >= 20)
+                & (total_length <= packet.length())
+                & is_host(source)
+                & is_host(destination)
+                & !packet
+                    .flags()
+                    .intersects(Flags::CHAINED.union(Flags::LINK_BROADCAST));
+            packet.word = destination;
+            if plain {
+                table.prefetch(destination);
+                packet.truncate(total_length);
+                *verdict = Verdict::edge(features.next(0, arc::END));
+                continue;
+            }
+            *verdict = match other(packet, cx) {
+                Ok(Next::Lookup) => Verdict::edge(features.next(0, arc::END)),
+                Ok(next) => next.into(),
+                Err(reason) => Verdict::discard(reason),
+            };
+        }
+    }
+}
+
+/// True for addresses that hosts can have: not in 0/8, 127/8, 224/4 or 240/4.
+#[inline(always)]
+fn is_host(address: u32) -> bool {
+    let top = address >> 24;
+    (top.wrapping_sub(1) < 223) & (top != 127)
+}
+
+/// Validates clause by clause, with a reason for each.
+#[cold]
+#[inline(never)]
+fn other(packet: &mut Descriptor, cx: &mut Context<'_, Snapshot>) -> Result<Next, Drop> {
+    let available = cx.buffers.total_length(packet);
+    let bytes = cx.buffers.bytes(packet);
+    // RFC 1812 section 5.2.2 (1): room for a header.
+    let head: &[u8; 20] = bytes.first_chunk().ok_or(Drop::Truncated)?;
+    // (3) The version.
+    if head[0] >> 4 != 4 {
+        return Err(Drop::BadVersion);
+    }
+    // (4) The header length.
+    let header_len = usize::from(head[0] & 15) * 4;
+    if header_len < 20 || header_len > bytes.len() {
+        return Err(Drop::BadHeaderLength);
+    }
+    // (2) The checksum.
+    if !checksum::is_valid(&bytes[..header_len]) {
+        return Err(Drop::BadChecksum);
+    }
+    // (5) The total length.
+    let total_length = usize::from(u16::from_be_bytes([head[2], head[3]]));
+    if total_length < header_len {
+        return Err(Drop::BadTotalLength);
+    }
+    if total_length > available {
+        return Err(Drop::Truncated);
+    }
+    let word = |at: usize| u32::from_be_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
+    let (source, destination) = (word(12), word(16));
+    let mut next = Next::Lookup;
+    // Source 0.0.0.0 is a host that does not know its address yet; nothing here answers it, but it may speak to us.
+    let unnumbered = source == 0 && destination >> 28 >= 0xe;
+    if !is_host(source) && !unnumbered {
+        return Err(Drop::SourceMartian);
+    }
+    if destination == u32::MAX || destination >> 28 == 0xe {
+        next = Next::Local;
+    } else if !is_host(destination) {
+        return Err(Drop::DestinationMartian);
+    } else if packet.flags().contains(Flags::LINK_BROADCAST) {
+        return Err(Drop::LinkBroadcast);
+    }
+    if header_len > 20 && next == Next::Lookup {
+        let options = wire::ip4::Ip4Options::new(&bytes[20..header_len]);
+        if options.clone().validate().is_err() {
+            let error = ErrorWord::new(wire::Icmp4Type::PARAMETER_PROBLEM.0, 0).with_parameter(20);
+            packet.word = error.to_word();
+            return Ok(Next::Error);
+        }
+        let source_route = |option| matches!(option, Ok(wire::ip4::Ip4Option::SourceRoute { .. }));
+        if options.into_iter().any(source_route) {
+            return Err(Drop::SourceRoute);
+        }
+    }
+    if total_length < available {
+        cx.buffers.truncate_total(packet, total_length);
+    }
+    Ok(next)
+}

@@ -1,0 +1,167 @@
+//! `ip6-rewrite`: hop limit, MTU, and the link-layer header of the next hop.
+//!
+//! - Input: packets at their IPv6 header; word = adjacency.
+//! - Output: frames at their link-layer header; word = port. To `ip6-glean` packets as they came.
+//! - Reads: snapshot.forwarding, snapshot.interfaces
+//! - State: none
+//! - Standard: RFC 8200 sections 3 and 5, RFC 8201
+//! - Cost: 6 ticks (pg-ip6base)
+
+use dataplane::{Context, Descriptor, Flags, Frame, InterfaceCounter, Node, Segmentation, Verdict};
+
+use crate::icmp::ErrorWord;
+use crate::snapshot::{NO_INTERFACE, Snapshot};
+
+dataplane::next_nodes! {
+    /// Where `ip6-rewrite` sends packets.
+    pub enum Next {
+        PortTx => "port-tx",
+        InterfaceOutput => "interface-output",
+        Glean => "ip6-glean",
+        Error => "icmp6-error",
+    }
+}
+
+dataplane::drop_reasons! {
+    /// Why `ip6-rewrite` drops packets.
+    pub enum Drop {
+        Truncated = "truncated": "The packet has no whole IPv6 header: a defect in the node before",
+        InterfaceDown = "interface-down": "The interface that the route leads to is not up",
+        NoRoom = "no-room": "There is no room in front of the packet for its link-layer header",
+    }
+}
+
+/// See the module.
+#[derive(Default)]
+pub struct Ip6Rewrite;
+
+impl Node<Snapshot> for Ip6Rewrite {
+    const NAME: &'static str = "ip6-rewrite";
+    type Next = Next;
+    type Drop = Drop;
+
+    fn process(&mut self, frame: &mut Frame, cx: &mut Context<'_, Snapshot>) {
+        let (packets, verdicts) = frame.parts_mut();
+        let forwarding = cx.snapshot.forwarding.view();
+        // Zero means never.
+        let second = (cx.now_ns >> 30) + 1;
+        let mut out = NO_INTERFACE;
+        let mut up = false;
+        let (mut count, mut bytes) = (0, 0);
+        for (packet, verdict) in packets.iter_mut().zip(verdicts) {
+            let adjacency = forwarding.adjacency(packet.word);
+            let hot = adjacency.hot();
+            let Some(header) = cx.buffers.head_mut::<40>(packet) else {
+                *verdict = Verdict::discard(Drop::Truncated);
+                continue;
+            };
+            let total_length = u32::from(u16::from_be_bytes([header[4], header[5]])) + 40;
+            let hop_limit = header[7];
+            let plain =
+                hot.is_complete() & (hop_limit > 1) & (total_length <= u32::from(hot.mtu()));
+            if hot.interface() != out {
+                cx.count(out, InterfaceCounter::Tx, count, bytes);
+                (count, bytes) = (0, 0);
+                out = hot.interface();
+                up = cx.snapshot.interface(out).is_some();
+            }
+            let next = if plain
+                & !packet
+                    .flags()
+                    .intersects(Flags::OFFLOAD.union(Flags::LOCAL))
+            {
+                if let Some(header) = cx.buffers.head_mut::<40>(packet) {
+                    header[7] = hop_limit - 1;
+                }
+                Next::PortTx
+            } else {
+                match other(packet, cx, hot) {
+                    Ok(next @ (Next::PortTx | Next::InterfaceOutput)) => next,
+                    Ok(next) => {
+                        *verdict = next.into();
+                        continue;
+                    }
+                    Err(reason) => {
+                        *verdict = Verdict::discard(reason);
+                        continue;
+                    }
+                }
+            };
+            if !up {
+                *verdict = Verdict::discard(Drop::InterfaceDown);
+                continue;
+            }
+            if !packet.retreat(hot.header_len()) {
+                *verdict = Verdict::discard(Drop::NoRoom);
+                continue;
+            }
+            if hot.header_len() == 14
+                && let Some(head) = cx.buffers.head_mut::<14>(packet)
+            {
+                adjacency.write_ethernet(head);
+            } else {
+                adjacency.write(&mut cx.buffers.bytes_mut(packet)[..hot.header_len()]);
+            }
+            adjacency.touch(second);
+            count += 1;
+            bytes += u64::from(total_length) + hot.header_len() as u64;
+            packet.word = u32::from(hot.port().0);
+            *verdict = next.into();
+        }
+        cx.count(out, InterfaceCounter::Tx, count, bytes);
+    }
+}
+
+/// Packets that need more than a look: unresolved neighbours, expired packets, long packets, our own, trains.
+#[inline(never)]
+fn other(
+    packet: &mut Descriptor,
+    cx: &Context<'_, Snapshot>,
+    hot: crate::fib::Hot,
+) -> Result<Next, Drop> {
+    if !hot.is_complete() {
+        return Ok(Next::Glean);
+    }
+    let header = cx.buffers.head::<40>(packet).ok_or(Drop::Truncated)?;
+    let hop_limit = header[7];
+    let total_length = usize::from(u16::from_be_bytes([header[4], header[5]])) + 40;
+    let local = packet.flags().contains(Flags::LOCAL);
+    if !local && hop_limit <= 1 {
+        packet.word = ErrorWord::new(wire::Icmp6Type::TIME_EXCEEDED.0, 0).to_word();
+        return Ok(Next::Error);
+    }
+    let offload = cx.buffers.offload(packet);
+    // A train is as long as each of its segments.
+    let length = match offload {
+        Some(offload) if offload.segmentation != Segmentation::None => {
+            let headers = usize::from(offload.checksum_start.saturating_sub(packet.position()));
+            let headers = if headers >= 40 { headers } else { 40 };
+            let l4 = match offload.segmentation {
+                Segmentation::Udp => 8,
+                _ => {
+                    let offset = cx
+                        .buffers
+                        .bytes(packet)
+                        .get(headers + 12)
+                        .map_or(0x50, |byte| *byte);
+                    usize::from(offset >> 4) * 4
+                }
+            };
+            headers + l4 + usize::from(offload.segment_size)
+        }
+        _ => total_length,
+    };
+    if length > usize::from(hot.mtu()) {
+        let error = ErrorWord::new(wire::Icmp6Type::PACKET_TOO_BIG.0, 0).with_parameter(hot.mtu());
+        packet.word = error.to_word();
+        return Ok(Next::Error);
+    }
+    if !local && let Some(header) = cx.buffers.head_mut::<40>(packet) {
+        header[7] = hop_limit - 1;
+    }
+    Ok(if offload.is_some() {
+        Next::InterfaceOutput
+    } else {
+        Next::PortTx
+    })
+}
