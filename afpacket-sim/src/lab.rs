@@ -39,7 +39,7 @@ struct LabShim {
     shim: Shim,
 }
 
-/// How long a new link may take to come up.
+/// How long a new link or address may take to come up.
 const LINK_PATIENCE: Duration = Duration::from_secs(5);
 /// Names of a shim's devices.
 const SHIM_HOST_DEVICE: &str = "host";
@@ -116,6 +116,9 @@ impl Lab {
         lab.connect(options)?;
         for (host, namespace) in lab.topology.hosts.iter().zip(&lab.hosts) {
             configure_host(host, namespace)?;
+        }
+        for namespace in &lab.hosts {
+            namespace.wait_addresses_answer(LINK_PATIENCE)?;
         }
         Ok(lab)
     }
@@ -206,6 +209,7 @@ impl Lab {
                 rtnl.set_neighbour(&port.name, *ip, *mac)?;
             }
         }
+        router.wait_addresses_answer(LINK_PATIENCE)?;
         self.kernel_forwards = true;
         self.forget_learnt()
     }

@@ -42,6 +42,7 @@
 #![deny(unsafe_code)]
 
 pub mod error;
+mod inet6;
 pub mod lab;
 pub mod mac;
 pub mod namespace;

@@ -7,12 +7,13 @@ use std::os::linux::fs::MetadataExt;
 use std::process::Command;
 use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 
 use nix::sched::{CloneFlags, setns, unshare};
 
 use crate::error::cannot;
 use crate::rtnl::Rtnl;
-use crate::{Result, SimError, sys};
+use crate::{Result, SimError, inet6, sys};
 
 /// Handle of a network namespace; clones name the same one.
 ///
@@ -215,6 +216,37 @@ impl Namespace {
                 }
             }
             Ok(())
+        })?
+    }
+
+    /// Waits until all IPv6 addresses of the namespace answer neighbour solicitations. The kernel adds an address at
+    /// once, but joins its solicited-node group a little later; a question in between stays unanswered for a second.
+    ///
+    /// # Errors
+    /// [`SimError::TimedOut`] when they do not within `patience`, [`SimError::System`] where `/proc` is not mounted.
+    pub fn wait_addresses_answer(&self, patience: Duration) -> Result<()> {
+        let start = Instant::now();
+        self.run(|| {
+            loop {
+                // Without IPv6 in the kernel the files are missing, and there is nothing to wait for.
+                let read = |file: &str| match fs::read_to_string(format!(
+                    "/proc/thread-self/net/{file}"
+                )) {
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(String::new()),
+                    result => result.map_err(cannot(format!("read /proc/net/{file}"))),
+                };
+                if inet6::all_answer(&read("if_inet6")?, &read("igmp6")?) {
+                    return Ok(());
+                }
+                if start.elapsed() > patience {
+                    let what = format!("IPv6 addresses of namespace `{}` coming up", self.name());
+                    return Err(SimError::TimedOut {
+                        what,
+                        after: patience,
+                    });
+                }
+                thread::sleep(Duration::from_millis(2));
+            }
         })?
     }
 
