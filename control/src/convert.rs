@@ -7,8 +7,9 @@ use std::str::FromStr;
 use control_api::API_VERSION;
 use control_api::v1::{self, Object, object::Spec};
 use model::{
-    AfPacket, Interface, InterfaceKind, Invalid, Kind, MAX_NEXT_HOPS, Mtu, Neighbour, NextHop,
-    ObjectKey, ObjectSpec, Route, RouteType, TagProtocol, Vlan, VlanId, Vrf, VrfName, Weight,
+    AfPacket, DesiredState, Interface, InterfaceKind, Invalid, Kind, MAX_NEXT_HOPS, Mtu, Neighbour,
+    NextHop, ObjectKey, ObjectSpec, Route, RouteType, TagProtocol, Vlan, VlanId, Vrf, VrfName,
+    Weight,
 };
 
 /// Bytes that an object's labels and annotations may have together, as in Kubernetes.
@@ -33,6 +34,31 @@ pub fn to_model(object: &Object) -> Result<(ObjectKey, ObjectSpec), Vec<v1::Spec
         }
         _ => Err(fields.errors),
     }
+}
+
+/// Checks objects as if they were the whole desired state. Returns everything that is wrong.
+pub fn validate<'a>(objects: impl IntoIterator<Item = &'a Object>) -> Vec<v1::SpecError> {
+    let mut state = DesiredState::default();
+    let mut errors = Vec::new();
+    for object in objects {
+        match to_model(object) {
+            Ok((key, _)) if state.contains(&key) => errors.push(v1::SpecError {
+                object: Some(object.key()),
+                field: "metadata.name".into(),
+                message: "is there twice".into(),
+            }),
+            // The conversion has checked the name.
+            Ok((key, spec)) => drop(state.insert(&key.name, spec)),
+            Err(wrong) => errors.extend(wrong),
+        }
+    }
+    // With objects left out, others would be blamed for what they refer to.
+    if errors.is_empty()
+        && let Err(wrong) = state.validate()
+    {
+        errors.extend(wrong.iter().map(from_error));
+    }
+    errors
 }
 
 /// Checks that a key names a kind that exists.

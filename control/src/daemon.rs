@@ -3,6 +3,7 @@
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use control_api::{Refusal, v1};
 use tokio::sync::watch;
@@ -15,6 +16,9 @@ use crate::yaml::{self, LoadError};
 
 /// Where the desired state is kept unless told otherwise.
 pub const DEFAULT_STORE: &str = "/var/lib/oncilla/desired.redb";
+
+/// How long clients may take to finish when the daemon is told to stop.
+const GRACE: Duration = Duration::from_secs(5);
 
 /// How a daemon runs.
 #[derive(Clone, Debug)]
@@ -132,11 +136,17 @@ pub async fn run(
         None => {
             // Told to stop: streams end, requests finish.
             let _ = stop.send(true);
-            serving.await.map_err(DaemonError::from)
+            match tokio::time::timeout(GRACE, serving).await {
+                Ok(result) => result.map_err(DaemonError::from),
+                Err(_) => {
+                    tracing::warn!("clients did not finish within {GRACE:?} and are cut off");
+                    Ok(())
+                }
+            }
         }
     };
     // The last handle went with the server, so the owner finishes what it has and gives up dataplane and store.
-    let _ = ended.await;
+    let _ = tokio::time::timeout(GRACE, ended).await;
     tracing::info!("stopped");
     result
 }

@@ -20,7 +20,7 @@ pub struct Origin {
     pub source: String,
     /// Counts documents from 1.
     pub document: usize,
-    /// The document's first line, counted from 1.
+    /// The document's first line with content, counted from 1.
     pub line: usize,
 }
 
@@ -112,7 +112,7 @@ pub fn load(text: &str, source: &str) -> Result<Vec<Document>, Vec<LoadError>> {
         let origin = Origin {
             source: source.to_owned(),
             document: index + 1,
-            line: part.line,
+            line: part.content,
         };
         match parse(&part, &origin) {
             Ok(objects) => documents.extend(objects.into_iter().map(|object| Document {
@@ -170,6 +170,8 @@ struct Part<'a> {
     text: &'a str,
     /// Of its first line, counted from 1.
     line: usize,
+    /// Of its first line that is no marker or comment.
+    content: usize,
 }
 
 /// Cuts a text at the lines that begin or end a document (YAML 1.2 section 9.1): wherever such a line stands, even inside a quoted or block scalar,
@@ -183,8 +185,12 @@ fn split(text: &str) -> Vec<Part<'_>> {
             let line = line.trim();
             !line.is_empty() && !line.starts_with('#') && line != "---" && line != "..."
         };
-        if text.lines().any(content) {
-            parts.push(Part { text, line });
+        if let Some(before) = text.lines().position(content) {
+            parts.push(Part {
+                text,
+                line,
+                content: line + before,
+            });
         }
     };
     for (index, line) in text.split_inclusive('\n').enumerate() {
@@ -248,9 +254,7 @@ fn parse(part: &Part<'_>, origin: &Origin) -> Result<Vec<Object>, Box<LoadError>
         Box::new(LoadError {
             source_name: origin.source.clone(),
             document: origin.document,
-            line: problem
-                .line
-                .map(|line| origin.line + line.saturating_sub(1)),
+            line: problem.line.map(|line| part.line + line.saturating_sub(1)),
             object: object.to_owned(),
             field: problem.field,
             message: problem.message,
