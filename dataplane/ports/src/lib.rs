@@ -5,7 +5,13 @@
 #![deny(unsafe_code)]
 
 pub mod af_packet;
+pub mod generator;
+pub mod pcap;
+pub mod sink;
 
 pub use af_packet::{
     AfPacketConfig, AfPacketPort, Fanout, FanoutMode, PortError, PortInfo, RingKind,
 };
+pub use generator::{Field, GeneratorConfig, GeneratorError, GeneratorQueue, Template, Values};
+pub use pcap::{PcapError, PcapFile, PcapReader, PcapRecord, PcapRecords, PcapWriter, read_pcap};
+pub use sink::{Recycler, SinkCounters, SinkQueue};
