@@ -1,1 +1,9 @@
 //! Output: what stands between a rewritten packet and its port.
+
+pub mod checksum;
+pub mod gso_segment;
+pub mod interface_output;
+mod train;
+
+pub use gso_segment::GsoSegment;
+pub use interface_output::InterfaceOutput;
