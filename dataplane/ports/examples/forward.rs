@@ -1,8 +1,9 @@
 //! A wire between two devices: what arrives at one leaves at the other. Shows how ports are used without a graph, and serves to
 //! measure them.
 //!
-//! `forward DEVICE DEVICE [--poll] [--v3] [--frame BYTES] [--frames COUNT]`: `--poll` never sleeps; `--v3` takes rings
-//! of blocks; `--frame` and `--frames` shape the ring of frames.
+//! `forward DEVICE DEVICE [--poll] [--rounds COUNT] [--v3] [--frame BYTES] [--frames COUNT]`: `--poll` never sleeps,
+//! otherwise it does after `--rounds` fruitless rounds (50); `--v3` takes rings of blocks; `--frame` and `--frames` shape the
+//! ring of frames.
 
 use std::error::Error;
 use std::os::fd::BorrowedFd;
@@ -11,16 +12,14 @@ use dataplane::{Frame, Pages, Pool, Queue};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use ports::{AfPacketConfig, AfPacketPort, RingKind};
 
-/// Fruitless rounds before a sleep.
-const ROUNDS: u32 = 2000;
-
 fn main() -> Result<(), Box<dyn Error>> {
-    let mut devices = Vec::new();
+    let (mut devices, mut rounds) = (Vec::new(), 50);
     let (mut spin, mut blocks, mut count, mut bytes) = (false, false, 1024, None);
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
             "--poll" => spin = true,
+            "--rounds" => rounds = arguments.next().ok_or("--rounds COUNT")?.parse()?,
             "--v3" => blocks = true,
             "--frame" => bytes = Some(arguments.next().ok_or("--frame BYTES")?.parse()?),
             "--frames" => count = arguments.next().ok_or("--frames COUNT")?.parse()?,
@@ -38,7 +37,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     let [left, right] = &devices[..] else {
         return Err(
-            "usage: forward DEVICE DEVICE [--poll] [--v3] [--frame BYTES] [--frames COUNT]".into(),
+            "usage: forward DEVICE DEVICE [--poll] [--rounds COUNT] [--v3] [--frame BYTES] [--frames COUNT]".into(),
         );
     };
     let mut queues = Vec::new();
@@ -66,7 +65,7 @@ fn main() -> Result<(), Box<dyn Error>> {
                 queues[1 - from].flush(&mut buffers);
             }
         }
-        if idle > ROUNDS && !spin {
+        if idle > rounds && !spin {
             sleep(&queues)?;
             idle = 0;
         }

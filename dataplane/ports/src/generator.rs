@@ -9,7 +9,7 @@ mod layout;
 use std::fmt;
 use std::sync::Arc;
 
-use dataplane::{Buffers, DATA_SIZE, Descriptor, Frame, Queue, Rng};
+use dataplane::{Buffers, DATA_SIZE, Descriptor, FRAME_SIZE, Frame, Queue, Rng};
 
 use crate::sink::{Check, Recycler, SinkCounters, SinkQueue, renew};
 use layout::{Layout, Sum, fold};
@@ -17,12 +17,16 @@ use layout::{Layout, Sum, fold};
 /// Buffers that a generator works with unless said otherwise.
 pub const WORKING_SET: usize = 1024;
 /// Bytes at the front of a packet in which fields can run.
-pub const FIELD_REACH: usize = LONG_HEAD;
+pub const FIELD_REACH: usize = LONG_HEAD - STORE;
 
 const SHORT_HEAD: usize = 64;
 const LONG_HEAD: usize = 128;
+/// Bytes that a field's value is stored with: its own, and behind them the template's.
+const STORE: usize = 4;
 /// Descriptors that are prefetched ahead of their packet's making.
 const AHEAD: usize = 8;
+/// Buffers whose payload is remembered.
+const BODIES: usize = 4096;
 
 /// What a generator makes.
 #[derive(Clone, Debug)]
@@ -31,7 +35,7 @@ pub struct GeneratorConfig {
     pub templates: Vec<Template>,
     /// Sets the IPv4 header's and the layer-4 checksums (UDP, TCP, ICMP, ICMPv6; a UDP checksum of 0 over IPv4 stays 0).
     pub checksums: bool,
-    /// Decides about every [`Values::Random`] field.
+    /// Decides about every [`Values::Random`] field: the same packets come for the same seed, whatever the bursts.
     pub seed: u64,
     /// Buffers in the ring between generator and sinks.
     pub working_set: usize,
@@ -170,7 +174,8 @@ pub struct GeneratorQueue {
     /// Indices of plans, in the order in which they are on their turn.
     order: Box<[u16]>,
     turn: usize,
-    rng: Rng,
+    /// The plans of the packets being made.
+    turns: Box<[u16; FRAME_SIZE]>,
     left: u64,
     recycler: Recycler,
     sink: SinkQueue,
@@ -198,11 +203,11 @@ impl GeneratorQueue {
             plans,
             order: order(&config.templates),
             turn: 0,
-            rng: Rng::from_seed(config.seed),
+            turns: Box::new([0; FRAME_SIZE]),
             left: config.limit.unwrap_or(u64::MAX),
             sink: SinkQueue::new().recycling(&recycler),
             recycler,
-            bodies: vec![(u32::MAX, 0); 4096].into(),
+            bodies: vec![(u32::MAX, 0); BODIES].into(),
         })
     }
 
@@ -227,44 +232,65 @@ impl GeneratorQueue {
     pub fn is_done(&self) -> bool {
         self.left == 0
     }
+
+    /// Decides which plan each of the next packets follows, and lets the plans prepare.
+    fn take_turns(&mut self, count: usize) {
+        for turn in &mut self.turns[..count] {
+            *turn = self.order[self.turn];
+            self.turn = if self.turn + 1 == self.order.len() {
+                0
+            } else {
+                self.turn + 1
+            };
+        }
+        for (index, plan) in self.plans.iter_mut().enumerate() {
+            let share = self.turns[..count]
+                .iter()
+                .filter(|turn| usize::from(**turn) == index);
+            plan.prepare(share.count());
+        }
+    }
 }
 
 impl Queue for GeneratorQueue {
     fn rx(&mut self, frame: &mut Frame, max: usize, buffers: &mut Buffers) -> usize {
         let wanted = max.min(frame.room()).min(self.left as usize);
-        let mut ring = self.recycler.lock();
-        ring.prime(buffers);
-        let mut count = 0;
-        while count < wanted {
-            buffers.prefetch(ring.upcoming(AHEAD));
-            let (known, packet) = match ring.pop() {
-                Some(packet) => (true, Some(packet)),
-                None => (false, buffers.alloc()),
-            };
-            let Some(mut packet) = packet else { break };
-            let plan_index = self.order[self.turn];
-            self.turn += 1;
-            if self.turn == self.order.len() {
-                self.turn = 0;
-            }
-            let plan = &mut self.plans[usize::from(plan_index)];
-            if !plan.make(&mut packet, buffers, &mut self.rng) {
-                buffers.free(packet);
-                break;
-            }
-            if plan.marks {
-                let body = &mut self.bodies[packet.buffer_index() as usize % 4096];
-                let mark = (packet.buffer_index(), u32::from(plan_index));
-                if *body != mark || !known || plan.whole {
-                    *body = mark;
-                    plan.write_body(&mut packet, buffers);
-                }
-            }
+        let begin = frame.len();
+        // All descriptors are moved first and changed where they lie then: a move right behind a change of a part would wait
+        // for the store.
+        let known = self.recycler.lock().give_out(frame, wanted, buffers);
+        while frame.len() < begin + wanted {
+            let Some(packet) = buffers.alloc() else { break };
             if let Err(packet) = frame.push(packet) {
                 buffers.free(packet);
                 break;
             }
-            count += 1;
+        }
+        let packets = &mut frame.packets_mut()[begin..];
+        let count = packets.len();
+        if let [plan] = &mut self.plans[..] {
+            plan.prepare(count);
+        } else {
+            self.take_turns(count);
+        }
+        for index in 0..count {
+            if let Some(ahead) = packets.get(index + AHEAD) {
+                buffers.prefetch(ahead);
+            }
+            let plan_index = match self.plans.len() {
+                1 => 0,
+                _ => usize::from(self.turns[index]),
+            };
+            let (packet, plan) = (&mut packets[index], &mut self.plans[plan_index]);
+            plan.make(packet, buffers);
+            if plan.marks {
+                let body = &mut self.bodies[packet.buffer_index() as usize % BODIES];
+                let mark = (packet.buffer_index(), plan_index as u32);
+                if *body != mark || index >= known || plan.whole {
+                    *body = mark;
+                    plan.write_body(packet, buffers);
+                }
+            }
         }
         self.left -= count as u64;
         count
@@ -278,41 +304,57 @@ impl Queue for GeneratorQueue {
     fn flush(&mut self, _: &mut Buffers) {}
 }
 
-/// A template made ready.
+/// A template made ready. A burst's values and checksums are worked out field by field, which the compiler turns into vector
+/// instructions; then packet by packet they are written.
 struct Plan {
     /// The frame's front, with fixed fields set and running fields and checksums zero.
     head: [u8; LONG_HEAD],
     long_head: bool,
     /// Length of the frame.
     length: usize,
+    /// By offset, since the store of one reaches into the next.
     cursors: Box<[Cursor]>,
     ip: Option<Closing>,
     layer4: Option<Closing>,
+    /// The next of the prepared packets.
+    next: usize,
     /// It writes behind the first [`SHORT_HEAD`] bytes, where a payload that is still right would lie.
     marks: bool,
     whole: bool,
     bytes: Box<[u8]>,
 }
 
-/// How a checksum field is closed.
-#[derive(Clone, Copy)]
+/// A checksum field to be closed.
 struct Closing {
     at: usize,
-    /// Sum of what does not change.
-    base: u64,
+    /// Sum of what does not change, folded.
+    base: u32,
     /// A sum of 0 is stored as 0xffff (RFC 768).
     udp: bool,
+    sums: Box<[u32; FRAME_SIZE]>,
+}
+
+impl Closing {
+    #[inline(always)]
+    fn store(&self, index: usize, front: &mut [u8; LONG_HEAD]) {
+        let sum = self.sums[index] as u16;
+        if let Some(field) = front.get_mut(self.at..self.at + 2) {
+            field.copy_from_slice(&sum.to_be_bytes());
+        }
+    }
 }
 
 struct Cursor {
     at: usize,
-    width: u8,
-    /// Bits by which the value is shifted to stand right in 16-bit words.
-    shift: u32,
-    /// All ones where the field is under the sum, else zero.
-    in_ip: u64,
-    in_layer4: u64,
+    /// Bits between the value and the end of what is stored, and what is stored there.
+    behind: u32,
+    tail: u32,
+    /// The field begins or ends in the middle of a 16-bit word of the checksum.
+    odd: bool,
+    in_ip: bool,
+    in_layer4: bool,
     run: Run,
+    values: Box<[u32; FRAME_SIZE]>,
 }
 
 enum Run {
@@ -325,6 +367,7 @@ enum Run {
     Random {
         first: u32,
         span: u64,
+        rng: Rng,
     },
     List {
         values: Box<[u32]>,
@@ -333,8 +376,8 @@ enum Run {
 }
 
 impl Run {
-    #[inline(always)]
-    fn next(&mut self, rng: &mut Rng) -> u32 {
+    /// The next values.
+    fn fill(&mut self, out: &mut [u32]) {
         match self {
             Self::Increment {
                 next,
@@ -342,25 +385,23 @@ impl Run {
                 last,
                 step,
             } => {
-                let value = *next;
-                *next = if *last - value < *step {
-                    *first
-                } else {
-                    value + *step
-                };
-                value
+                for out in out {
+                    *out = *next;
+                    let (after, over) = next.overflowing_add(*step);
+                    *next = if over || after > *last { *first } else { after };
+                }
             }
-            Self::Random { first, span } => {
-                // By multiplication; the span may be 2^32.
-                *first + ((u64::from(rng.next_u32()) * *span) >> 32) as u32
+            Self::Random { first, span, rng } => {
+                for out in out {
+                    // By multiplication; the span may be 2^32.
+                    *out = *first + ((u64::from(rng.next_u32()) * *span) >> 32) as u32;
+                }
             }
             Self::List { values, at } => {
-                let value = values[*at];
-                *at += 1;
-                if *at == values.len() {
-                    *at = 0;
+                for out in out {
+                    *out = values[*at];
+                    *at = if *at + 1 == values.len() { 0 } else { *at + 1 };
                 }
-                value
             }
         }
     }
@@ -396,12 +437,14 @@ impl Plan {
         let mut bytes = template.bytes.clone();
         let mut cursors = Vec::new();
         for (number, field) in template.fields.iter().enumerate() {
-            let cursor =
-                Cursor::new(field, &bytes, &layout).map_err(|problem| GeneratorError::Field {
+            let seed = config.seed ^ ((index as u64) << 32 | (number as u64) << 16);
+            let cursor = Cursor::new(field, &bytes, &layout, seed).map_err(|problem| {
+                GeneratorError::Field {
                     template: index,
                     field: number,
                     problem,
-                })?;
+                }
+            })?;
             let (at, width) = (usize::from(field.offset), usize::from(field.width));
             bytes[at..at + width].fill(0);
             match (cursor, &field.values) {
@@ -417,20 +460,24 @@ impl Plan {
                 bytes[sum.at..sum.at + 2].fill(0);
                 Closing {
                     at: sum.at,
-                    base: sum.over(&bytes),
+                    base: u32::from(fold(sum.over(&bytes))),
                     udp: sum.udp,
+                    sums: Box::new([0; FRAME_SIZE]),
                 }
             })
         };
         let (layer4, ip) = (close(&layout.layer4), close(&layout.ip));
         // Everything in the headers is written each time, since nodes may have changed it.
         let long_head = layout.headers.is_none_or(|headers| headers > SHORT_HEAD)
-            || cursors
-                .iter()
-                .any(|cursor| cursor.at + usize::from(cursor.width) > SHORT_HEAD);
+            || cursors.iter().any(|cursor| cursor.at + STORE > SHORT_HEAD);
         let mut head = [0; LONG_HEAD];
         let known = bytes.len().min(LONG_HEAD);
         head[..known].copy_from_slice(&bytes[..known]);
+        cursors.sort_by_key(|cursor| cursor.at);
+        for cursor in &mut cursors {
+            let stored: [u8; STORE] = std::array::from_fn(|i| head[cursor.at + i]);
+            cursor.tail = u32::from_be_bytes(stored) & !(u32::MAX << cursor.behind);
+        }
         Ok(Self {
             head,
             long_head: long_head && bytes.len() > SHORT_HEAD,
@@ -438,44 +485,81 @@ impl Plan {
             cursors: cursors.into(),
             ip,
             layer4,
+            next: 0,
             marks: bytes.len() > SHORT_HEAD,
             whole: config.whole,
             bytes: bytes.into(),
         })
     }
 
-    /// Makes the packet's front in a buffer; false where the buffer cannot hold it.
-    #[inline(always)]
-    fn make(&mut self, packet: &mut Descriptor, buffers: &Buffers, rng: &mut Rng) -> bool {
-        if !renew(packet, self.length.max(LONG_HEAD)) {
-            return false;
+    /// Works out the values and checksums of the next `count` packets.
+    fn prepare(&mut self, count: usize) {
+        self.next = 0;
+        for closing in [&mut self.ip, &mut self.layer4].into_iter().flatten() {
+            closing.sums[..count].fill(closing.base);
         }
+        for cursor in &mut self.cursors {
+            cursor.run.fill(&mut cursor.values[..count]);
+            for (closing, under) in [
+                (&mut self.ip, cursor.in_ip),
+                (&mut self.layer4, cursor.in_layer4),
+            ] {
+                let Some(closing) = closing.as_mut().filter(|_| under) else {
+                    continue;
+                };
+                let sums = closing.sums[..count]
+                    .iter_mut()
+                    .zip(&cursor.values[..count]);
+                if cursor.odd {
+                    sums.for_each(|(sum, value)| {
+                        *sum += ((value << 8) & 0xffff) + ((value >> 8) & 0xffff) + (value >> 24);
+                    });
+                } else {
+                    sums.for_each(|(sum, value)| *sum += (value & 0xffff) + (value >> 16));
+                }
+            }
+        }
+        for closing in [&mut self.ip, &mut self.layer4].into_iter().flatten() {
+            let zero = if closing.udp { 0xffff } else { 0 };
+            for sum in &mut closing.sums[..count] {
+                let folded = (*sum & 0xffff) + (*sum >> 16);
+                let folded = (folded & 0xffff) + (folded >> 16);
+                let closed = !folded & 0xffff;
+                *sum = if closed == 0 { zero } else { closed };
+            }
+        }
+    }
+
+    /// Makes the front of the next prepared packet in a buffer. A buffer of another pool becomes an empty packet.
+    #[inline(always)]
+    fn make(&mut self, packet: &mut Descriptor, buffers: &Buffers) {
+        let index = self.next % FRAME_SIZE;
+        self.next += 1;
+        renew(packet, self.length);
+        // There is room for at least this behind the data's start, and the bytes behind the packet are nobody's.
+        let _ = packet.extend(LONG_HEAD.saturating_sub(self.length));
         let Some(front) = buffers.head_mut::<LONG_HEAD>(packet) else {
-            return false;
+            packet.truncate(0);
+            return;
         };
         if self.long_head {
             *front = self.head;
         } else {
             front[..SHORT_HEAD].copy_from_slice(&self.head[..SHORT_HEAD]);
         }
-        let mut ip_sum = self.ip.map_or(0, |closing| closing.base);
-        let mut layer4_sum = self.layer4.map_or(0, |closing| closing.base);
-        for cursor in &mut self.cursors {
-            let value = cursor.run.next(rng);
-            cursor.store(value, front);
-            let words = u64::from(value) << cursor.shift;
-            let sum = (words & 0xffff) + ((words >> 16) & 0xffff) + (words >> 32);
-            ip_sum += sum & cursor.in_ip;
-            layer4_sum += sum & cursor.in_layer4;
+        for cursor in &self.cursors {
+            let value = (cursor.values[index] << cursor.behind) | cursor.tail;
+            if let Some(field) = front.get_mut(cursor.at..cursor.at + STORE) {
+                field.copy_from_slice(&value.to_be_bytes());
+            }
         }
         if let Some(closing) = &self.ip {
-            closing.store(ip_sum, front);
+            closing.store(index, front);
         }
         if let Some(closing) = &self.layer4 {
-            closing.store(layer4_sum, front);
+            closing.store(index, front);
         }
         packet.truncate(self.length);
-        true
     }
 
     /// Writes what is behind the front.
@@ -492,23 +576,14 @@ impl Plan {
     }
 }
 
-impl Closing {
-    #[inline(always)]
-    fn store(&self, sum: u64, front: &mut [u8; LONG_HEAD]) {
-        let mut sum = !fold(sum);
-        if self.udp && sum == 0 {
-            sum = 0xffff;
-        }
-        // A place behind the front is refused when the template is read.
-        if let Some(field) = front.get_mut(self.at..self.at + 2) {
-            field.copy_from_slice(&sum.to_be_bytes());
-        }
-    }
-}
-
 impl Cursor {
     /// A cursor for a field that runs, none for one that stands still; or what is wrong with it.
-    fn new(field: &Field, bytes: &[u8], layout: &Layout) -> Result<Option<Self>, String> {
+    fn new(
+        field: &Field,
+        bytes: &[u8],
+        layout: &Layout,
+        seed: u64,
+    ) -> Result<Option<Self>, String> {
         let (at, width) = (usize::from(field.offset), usize::from(field.width));
         if !(1..=4).contains(&width) {
             return Err(format!("width {width} is not in 1 to 4"));
@@ -551,6 +626,7 @@ impl Cursor {
                 Some(Run::Random {
                     first: *first,
                     span: u64::from(last - first) + 1,
+                    rng: Rng::from_seed(seed),
                 })
             }
             Values::List(values) => {
@@ -567,28 +643,15 @@ impl Cursor {
         let (in_ip, in_layer4) = layout.place(at..at + width)?;
         Ok(run.map(|run| Self {
             at,
-            width: field.width,
+            behind: 8 * (STORE - width) as u32,
+            tail: 0,
             // Checksummed ranges begin at even offsets of the frame: Ethernet and tags have an even length.
-            shift: if (at + width).is_multiple_of(2) { 0 } else { 8 },
-            in_ip: if in_ip { u64::MAX } else { 0 },
-            in_layer4: if in_layer4 { u64::MAX } else { 0 },
+            odd: !(at + width).is_multiple_of(2),
+            in_ip,
+            in_layer4,
             run,
+            values: Box::new([0; FRAME_SIZE]),
         }))
-    }
-
-    #[inline(always)]
-    fn store(&self, value: u32, front: &mut [u8; LONG_HEAD]) {
-        let bytes = value.to_be_bytes();
-        let Some(field) = front.get_mut(self.at..self.at + usize::from(self.width)) else {
-            return;
-        };
-        match field {
-            [a, b, c, d] => [*a, *b, *c, *d] = bytes,
-            [a, b] => [*a, *b] = [bytes[2], bytes[3]],
-            [a] => *a = bytes[3],
-            [a, b, c] => [*a, *b, *c] = [bytes[1], bytes[2], bytes[3]],
-            _ => {}
-        }
     }
 }
 

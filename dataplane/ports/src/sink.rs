@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use dataplane::{Buffers, Descriptor, Flags, Frame, HEADROOM, Pool, Queue};
+use dataplane::{Buffers, DATA_SIZE, Descriptor, Flags, Frame, HEADROOM, Pool, Queue};
 
 /// Called with each packet's bytes; false for one that is wrong.
 pub type Check = Box<dyn FnMut(&[u8]) -> bool + Send>;
@@ -67,12 +67,29 @@ impl Recycler {
 }
 
 impl Ring {
-    /// Fills the ring from the pool, as far as it can be filled, where it was never used.
+    /// Moves up to `wanted` descriptors into the frame; returns how many. A ring that was never used fills itself from the pool
+    /// first.
     #[inline]
-    pub(crate) fn prime(&mut self, buffers: &mut Buffers) {
+    pub(crate) fn give_out(
+        &mut self,
+        frame: &mut Frame,
+        wanted: usize,
+        buffers: &mut Buffers,
+    ) -> usize {
         if self.pool.is_none() {
             self.fill(buffers);
         }
+        let count = wanted.min(self.len).min(frame.room());
+        for _ in 0..count {
+            let at = self.head & (self.slots.len() - 1);
+            if let Err(packet) = frame.push(self.slots[at].take()) {
+                self.slots[at] = packet;
+                break;
+            }
+            self.head = self.head.wrapping_add(1);
+            self.len -= 1;
+        }
+        count
     }
 
     #[cold]
@@ -82,23 +99,6 @@ impl Ring {
             let Some(packet) = buffers.alloc() else { break };
             self.push(packet);
         }
-    }
-
-    #[inline(always)]
-    pub(crate) fn pop(&mut self) -> Option<Descriptor> {
-        if self.len == 0 {
-            return None;
-        }
-        let at = self.head & (self.slots.len() - 1);
-        self.head = self.head.wrapping_add(1);
-        self.len -= 1;
-        Some(self.slots[at].take())
-    }
-
-    /// The descriptor that will be popped after `ahead` others, where there is one.
-    #[inline(always)]
-    pub(crate) fn upcoming(&self, ahead: usize) -> &Descriptor {
-        &self.slots[self.head.wrapping_add(ahead) & (self.slots.len() - 1)]
     }
 
     /// Adds a descriptor; there must be room.
@@ -140,23 +140,34 @@ impl Drop for Ring {
     }
 }
 
-/// Makes a used buffer's descriptor a fresh one: at the data, no flags, `length` bytes. False where the buffer is too short.
+/// Makes a used buffer's descriptor a fresh one: at the data, no flags, `length` bytes, at most a buffer's.
 #[inline(always)]
-pub(crate) fn renew(packet: &mut Descriptor, length: usize) -> bool {
+pub(crate) fn renew(packet: &mut Descriptor, length: usize) {
+    let same = usize::from(packet.position()) == HEADROOM && packet.length() == length;
+    if !same || packet.flags().bits() != 0 {
+        renew_all(packet, length);
+    }
+}
+
+fn renew_all(packet: &mut Descriptor, length: usize) {
     let position = usize::from(packet.position());
+    packet.clear_flags(ALL);
+    // None of these can fail: a buffer has room for `length` bytes behind the headroom.
     let moved = if position > HEADROOM {
         packet.retreat(position - HEADROOM)
     } else {
         let behind = HEADROOM - position;
-        (packet.length() >= behind || packet.extend(behind - packet.length()))
-            && packet.advance(behind)
+        let short = behind.saturating_sub(packet.length());
+        packet.extend(short) && packet.advance(behind)
     };
-    packet.clear_flags(Flags::OFFLOAD.union(ALL_BUT_OFFLOAD));
     packet.truncate(length);
-    moved && packet.extend(length - packet.length())
+    let long = packet.extend(length - packet.length());
+    debug_assert!(moved && long && length <= DATA_SIZE);
 }
 
-const ALL_BUT_OFFLOAD: Flags = Flags::TRACED
+/// Every flag that the pool does not keep for itself.
+const ALL: Flags = Flags::OFFLOAD
+    .union(Flags::TRACED)
     .union(Flags::LOCAL)
     .union(Flags::CHECKSUM_GOOD)
     .union(Flags::LINK_BROADCAST)
@@ -248,7 +259,7 @@ impl Queue for SinkQueue {
 
 #[cfg(test)]
 mod tests {
-    use dataplane::{DATA_SIZE, Pages};
+    use dataplane::Pages;
     use proptest::prelude::*;
 
     use super::*;
@@ -289,7 +300,7 @@ mod tests {
             let _ = packet.advance(forward);
             packet.truncate(cut);
             packet.set_flags(Flags::LOCAL.union(Flags::SLOW));
-            prop_assert!(renew(&mut packet, length));
+            renew(&mut packet, length);
             prop_assert_eq!((usize::from(packet.position()), packet.length(), packet.flags().bits()), (HEADROOM, length, 0));
             buffers.free(packet);
         }

@@ -17,6 +17,9 @@ const POLLS_TO_CHECK: u32 = 64;
 /// Times that the device may be busy before its oldest packet is given up: a packet that it never takes must not hold up the
 /// others for ever.
 const BUSY_LIMIT: u32 = 4096;
+/// Bytes after which a turn's receiving ends: long trains would otherwise push each other out of the cache before they are
+/// sent, and make the other ports wait.
+const TURN_BYTES: usize = 256 << 10;
 /// Bytes of the two Ethernet addresses, behind which tags stand.
 const ADDRESSES: usize = 12;
 /// Bytes of a VLAN tag.
@@ -142,7 +145,8 @@ impl AfPacketQueue {
 impl Queue for AfPacketQueue {
     fn rx(&mut self, frame: &mut Frame, max: usize, buffers: &mut Buffers) -> usize {
         let (room, mut count) = (max.min(frame.room()), 0);
-        while count < room {
+        let mut bytes = 0;
+        while count < room && bytes < TURN_BYTES {
             let Some(slot) = self.ring.peek() else { break };
             let (queued, losing, length) = (slot.queued, slot.losing, slot.length);
             let packet = if queued {
@@ -151,6 +155,7 @@ impl Queue for AfPacketQueue {
                 self.copy(buffers)
             };
             self.ring.release();
+            bytes += length;
             if losing {
                 self.counters.rx_missed += self.socket.take_missed();
             }

@@ -156,7 +156,7 @@ impl Layout {
                 return;
             }
         }
-        if at + 2 > super::FIELD_REACH {
+        if at + 2 > super::LONG_HEAD {
             return;
         }
         self.layer4 = Some(Sum {
