@@ -20,7 +20,7 @@ use wire::ip6::{DEFAULT_EXTENSION_LIMIT, walk_extensions};
 use wire::{Header, Icmp6Header, Icmp6Type, Ip6Header, IpProtocol};
 
 use crate::fib::{RouteAction, scoped};
-use crate::icmp::ErrorWord;
+use crate::icmp::{ErrorWord, TTL};
 use crate::snapshot::{Interface, Snapshot};
 
 dataplane::next_nodes! {
@@ -46,9 +46,6 @@ dataplane::drop_reasons! {
 /// See the module.
 #[derive(Default)]
 pub struct Icmp6Error;
-
-/// Hop limit of what this node says beyond the link (RFC 4861 section 10 gives no other).
-pub(super) const HOP_LIMIT: u8 = 64;
 
 /// Bytes in front of the quote: IPv6 header, ICMPv6 header.
 const HEADERS: usize = Ip6Header::LEN + Icmp6Header::LEN;
@@ -147,13 +144,7 @@ fn build(packet: &Descriptor, cx: &mut Context<'_, Snapshot>) -> Result<Descript
     let error = ErrorWord::from_word(packet.word);
     let out = cx.buffers.bytes_mut(&mut message);
     cx.buffers.copy_out(packet, 0, &mut out[HEADERS..]);
-    let header = wire::ip6::header(
-        from,
-        to,
-        IpProtocol::ICMP6,
-        HOP_LIMIT,
-        Icmp6Header::LEN + quote,
-    );
+    let header = wire::ip6::header(from, to, IpProtocol::ICMP6, TTL, Icmp6Header::LEN + quote);
     write_header(&header, out);
     let icmp = &mut out[Ip6Header::LEN..];
     icmp[0] = error.kind;

@@ -11,7 +11,8 @@ use dataplane::{Context, Descriptor, Flags, Frame, Node, Segmentation, Verdict};
 use wire::checksum::{Sum, update16};
 use wire::{Header, Icmp6Header, Icmp6Type, Ip6Header, IpProtocol};
 
-use super::icmp6_error::{HOP_LIMIT, source_address, write_header};
+use super::icmp6_error::{source_address, write_header};
+use crate::icmp::TTL;
 use crate::output::checksum;
 use crate::snapshot::Snapshot;
 
@@ -147,7 +148,7 @@ fn echo(
         return Err(Drop::Truncated);
     }
     let bytes = cx.buffers.bytes_mut(packet);
-    let mut reply = wire::ip6::header(from, to, IpProtocol::ICMP6, HOP_LIMIT, length);
+    let mut reply = wire::ip6::header(from, to, IpProtocol::ICMP6, TTL, length);
     reply.set_traffic_class(request.traffic_class());
     write_header(&reply, bytes);
     let icmp = Icmp6Header::view_mut(&mut bytes[Ip6Header::LEN..]).map_err(|_| Drop::Truncated)?;

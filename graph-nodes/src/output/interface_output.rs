@@ -5,7 +5,7 @@
 //! - Reads: snapshot.ports
 //! - State: which ports had a train segmented in this turn of the loop
 //! - Standard: virtio 1.2 section 5.1.6, RFC 768, RFC 1071
-//! - Cost: 3 ticks, and one pass over the payload where a checksum is computed (output/checksum)
+//! - Cost: 4 ticks; where a checksum is computed here, 44, and 145 with 1448 bytes of payload
 
 use dataplane::{
     Context, Descriptor, Frame, Node, Offload, PortCapabilities, Segmentation, Verdict,
