@@ -1,5 +1,16 @@
 //! ICMP and ICMPv6: what this node answers and says about packets that it cannot forward.
 
 mod error_word;
+pub mod icmp4_error;
+pub mod icmp4_input;
+pub mod icmp6_error;
+pub mod icmp6_input;
 
 pub use error_word::ErrorWord;
+pub use icmp4_error::Icmp4Error;
+pub use icmp4_input::Icmp4Input;
+pub use icmp6_error::Icmp6Error;
+pub use icmp6_input::Icmp6Input;
+
+/// Time to live of ICMP messages that this node makes (RFC 1700, "Internet Protocol, default time to live").
+pub(crate) const TTL: u8 = 64;
