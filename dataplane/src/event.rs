@@ -61,6 +61,16 @@ impl AsRawFd for Event {
     }
 }
 
+/// Waits until one of the descriptors is readable or the time (milliseconds) is over. For control threads.
+pub fn wait_readable(fds: &[RawFd], timeout_ms: i32) {
+    let poll_fd = |fd: &RawFd| libc::pollfd {
+        fd: *fd,
+        events: libc::POLLIN,
+        revents: 0,
+    };
+    poll(&mut fds.iter().map(poll_fd).collect::<Vec<_>>(), timeout_ms);
+}
+
 /// Waits until one of the descriptors is ready or the time is over.
 pub(crate) fn poll(fds: &mut [libc::pollfd], timeout_ms: i32) {
     // JUSTIFICATION: std has no poll.

@@ -95,6 +95,8 @@ pub struct WorkerStats {
     pub sleeps: Counter,
     /// Ticks spent in turns that moved packets.
     pub busy_ticks: Counter,
+    /// Ticks spent in turns that found nothing to do, sleep aside.
+    pub idle_ticks: Counter,
     /// Packets handed to the slow path, and those lost because its ring was full.
     pub punts: Counter,
     /// See [`WorkerStats::punts`].
@@ -135,6 +137,7 @@ impl WorkerStats {
             busy_loops: Counter::default(),
             sleeps: Counter::default(),
             busy_ticks: Counter::default(),
+            idle_ticks: Counter::default(),
             punts: Counter::default(),
             punts_lost: Counter::default(),
             injected: Counter::default(),

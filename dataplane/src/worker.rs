@@ -275,6 +275,8 @@ impl<S: Snapshot> Worker<S> {
             stats.busy_loops.add(1);
             stats.busy_ticks.add(end.wrapping_sub(begin));
             work = work.max(1);
+        } else {
+            stats.idle_ticks.add(tick.wrapping_sub(begin));
         }
         if self.tap.lost > 0 {
             stats.telemetry_lost.add(std::mem::take(&mut self.tap.lost));

@@ -4,6 +4,7 @@
 pub mod ethernet;
 pub mod fib;
 pub mod flow_hash;
+mod graph;
 pub mod icmp;
 pub mod ip4;
 pub mod ip6;
@@ -12,4 +13,5 @@ pub mod output;
 pub mod punt;
 mod snapshot;
 
+pub use graph::graph;
 pub use snapshot::*;

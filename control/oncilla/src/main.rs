@@ -1,13 +1,10 @@
 //! Oncilla: the userspace network dataplane; daemon, client, demo and bench in one binary.
 #![forbid(unsafe_code)]
 
+mod bench;
 mod lines;
 mod objects;
 mod packets;
-#[expect(
-    dead_code,
-    reason = "called as soon as the binary has an engine to give it"
-)]
 mod run;
 mod show;
 mod table;
@@ -34,6 +31,10 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Measure what forwarding costs on this machine.
+    Bench(bench::Args),
+    /// Run the daemon.
+    Run(run::Args),
     /// Create or replace objects, all or none; answers when they are live.
     Apply(objects::ApplyArgs),
     /// Show objects of the desired state.
@@ -73,6 +74,8 @@ fn main() -> ExitCode {
 fn dispatch(cli: Cli) -> anyhow::Result<()> {
     let socket = cli.socket;
     match cli.command {
+        Command::Bench(args) => bench::bench(&args),
+        Command::Run(args) => run::run(args, socket),
         Command::Validate(args) => objects::validate(&args),
         Command::Completion { shell } => {
             let mut script = Vec::new();

@@ -3,8 +3,9 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use anyhow::Context;
 use control::daemon::{self, DEFAULT_STORE, Options, StoreLocation};
-use control::dataplane::{Dataplane, Telemetry};
+use control::engine::{EngineOptions, Gateway, Idle, Pages};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
@@ -17,22 +18,50 @@ pub(crate) struct Args {
     /// Where the desired state is kept: a path, or `memory` to begin empty each time.
     #[arg(long, value_name = "PATH", default_value = DEFAULT_STORE)]
     store: String,
+    /// Worker threads, each with its share of every device.
+    #[arg(long, value_name = "COUNT", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=255))]
+    workers: u16,
+    /// Cores of the workers in order, such as `2,3`; without it, the kernel places them.
+    #[arg(long, value_name = "CORES", value_delimiter = ',')]
+    cores: Vec<usize>,
+    /// Packet buffers of 2 KiB, for all workers together.
+    #[arg(long, value_name = "COUNT", default_value_t = 32_768, value_parser = clap::value_parser!(u32).range(1024..=16_777_216))]
+    buffers: u32,
+    /// Use reserved 2 MiB pages for the buffers where there are some.
+    #[arg(long)]
+    hugepages: bool,
+    /// Packets that a worker takes from a device at a time.
+    #[arg(long, value_name = "COUNT", default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=256))]
+    burst: u16,
+    /// Microseconds that an idle worker polls before it sleeps; `busy` for a worker that never sleeps.
+    #[arg(long, value_name = "MICROSECONDS", default_value = "20", value_parser = idle)]
+    poll: Idle,
     /// What to log: `error`, `warn`, `info`, `debug`, or a filter such as `warn,control=debug`.
     #[arg(long, default_value = "info")]
     log: EnvFilter,
 }
 
 /// Runs the daemon until SIGINT or SIGTERM.
-pub(crate) fn run(
-    args: Args,
-    socket: PathBuf,
-    dataplane: Box<dyn Dataplane>,
-    telemetry: Arc<dyn Telemetry>,
-) -> anyhow::Result<()> {
+pub(crate) fn run(args: Args, socket: PathBuf) -> anyhow::Result<()> {
     tracing_subscriber::fmt()
         .with_env_filter(args.log)
         .with_writer(std::io::stderr)
         .init();
+    let workers = usize::from(args.workers);
+    if !args.cores.is_empty() && args.cores.len() != workers {
+        let cores = args.cores.len();
+        anyhow::bail!("--cores names {cores} cores for {workers} workers: name one for each");
+    }
+    let mut engine = EngineOptions::default();
+    engine.engine.workers = workers;
+    engine.engine.cores = args.cores;
+    engine.engine.buffers = args.buffers as usize;
+    engine.engine.burst = usize::from(args.burst);
+    engine.engine.idle = args.poll;
+    if args.hugepages {
+        engine.engine.pages = Pages::Reserved;
+    }
+    let gateway = Gateway::start(engine).context("the packet engine does not start")?;
     let store = StoreLocation::from(args.store.as_str());
     let options = Options {
         socket,
@@ -52,7 +81,32 @@ pub(crate) fn run(
                     _ = terminate.recv() => {}
                 }
             };
-            daemon::run(options, dataplane, telemetry, || (), shutdown).await?;
-            Ok(())
-        })
+            let dataplane = Box::new(gateway.clone());
+            daemon::run(
+                options,
+                dataplane,
+                Arc::new(gateway.clone()),
+                || (),
+                shutdown,
+            )
+            .await?;
+            anyhow::Ok(())
+        })?;
+    // A buffer that is missing now was lost on its way: a defect that must not go unnoticed.
+    let pool = gateway.stop().context("the packet engine does not stop")?;
+    pool.audit()
+        .map_err(anyhow::Error::msg)
+        .context("the buffer pool is not balanced")
+}
+
+fn idle(text: &str) -> Result<Idle, String> {
+    if text == "busy" {
+        return Ok(Idle::Busy);
+    }
+    let spin_us: u64 = text
+        .parse()
+        .map_err(|_| "give microseconds, or `busy`".to_owned())?;
+    Ok(Idle::Adaptive {
+        spin_ns: spin_us.saturating_mul(1000),
+    })
 }
