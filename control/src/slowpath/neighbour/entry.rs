@@ -32,7 +32,7 @@ impl NeighbourState {
     }
 
     /// The state as a word for people.
-    pub const fn name(self) -> &'static str {
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::Incomplete => "incomplete",
             Self::Reachable => "reachable",
@@ -47,7 +47,7 @@ impl NeighbourState {
 
 impl fmt::Display for NeighbourState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.name())
+        f.pad(self.as_str())
     }
 }
 
