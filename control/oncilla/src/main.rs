@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod bench;
+mod demo;
 mod lines;
 mod objects;
 mod packets;
@@ -33,6 +34,8 @@ struct Cli {
 enum Command {
     /// Measure what forwarding costs on this machine.
     Bench(bench::Args),
+    /// Show the gateway at work between three hosts, in namespaces of this machine.
+    Demo(demo::Args),
     /// Run the daemon.
     Run(run::Args),
     /// Create or replace objects, all or none; answers when they are live.
@@ -75,6 +78,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<()> {
     let socket = cli.socket;
     match cli.command {
         Command::Bench(args) => bench::bench(&args),
+        Command::Demo(args) => demo::demo(&args),
         Command::Run(args) => run::run(args, socket),
         Command::Validate(args) => objects::validate(&args),
         Command::Completion { shell } => {
@@ -141,6 +145,7 @@ mod tests {
             "oncilla trace --count 3 --interface lan",
             "oncilla capture -w x.pcap --direction rx --snap 96",
             "oncilla completion bash",
+            "oncilla demo --json --quick --keep --pings 10 --seconds 0.5",
         ] {
             assert!(Cli::try_parse_from(line.split(' ')).is_ok(), "{line}");
         }
@@ -153,6 +158,8 @@ mod tests {
             "oncilla delete route x -f y",
             "oncilla capture",
             "oncilla capture -w x --direction up",
+            "oncilla demo --pings 0",
+            "oncilla demo --json --sweep x",
         ] {
             let error = Cli::try_parse_from(line.split(' ')).expect_err(line);
             assert_eq!(error.exit_code(), 2, "{line}");
