@@ -455,6 +455,18 @@ impl Pool {
         }
     }
 
+    /// Where the buffers are, for loops over frames.
+    #[inline(always)]
+    pub fn view(&self) -> BufferView<'_> {
+        let mapping = &*self.0;
+        BufferView {
+            headrooms: mapping.base.as_ptr().wrapping_add(DRIVER_ROOM + META_SIZE),
+            first: mapping.first,
+            count: mapping.count,
+            pool: std::marker::PhantomData,
+        }
+    }
+
     /// Buffers in the arena.
     pub fn capacity(&self) -> usize {
         self.0.count as usize
@@ -523,6 +535,97 @@ impl fmt::Debug for Pool {
             .field("count", &self.0.count)
             .field("pages", &self.0.pages)
             .finish()
+    }
+}
+
+/// Where buffers are, in registers: for loops over frames, which would otherwise look it up for every packet.
+#[derive(Clone, Copy)]
+pub struct BufferView<'a> {
+    /// Start of the first buffer's headroom.
+    headrooms: *mut u8,
+    first: u32,
+    count: u32,
+    pool: std::marker::PhantomData<&'a Pool>,
+}
+
+impl<'a> BufferView<'a> {
+    /// Start of the headroom of one of the pool's buffers.
+    #[inline(always)]
+    fn data(self, buffer: u32) -> Option<*mut u8> {
+        let slot = buffer.wrapping_sub(self.first);
+        if slot >= self.count {
+            return None;
+        }
+        // JUSTIFICATION: the arena is raw memory.
+        // SAFETY: slot < count, so the whole buffer lies inside the mapping that `headrooms` points into.
+        Some(unsafe { self.headrooms.add(slot as usize * STRIDE) })
+    }
+
+    /// As [`Buffers::bytes`].
+    #[inline(always)]
+    pub fn bytes<'p>(self, packet: &'p Descriptor) -> &'p [u8]
+    where
+        'a: 'p,
+    {
+        let Some(start) = self.data(packet.buffer) else {
+            return &[];
+        };
+        // JUSTIFICATION: the arena is raw memory; a slice table per buffer would cost a line per packet.
+        // SAFETY: `start` points to REACH bytes of this buffer inside the arena, and offset + length <= REACH is an invariant
+        // of Descriptor (private fields). The bytes are initialised: the kernel zeroes anonymous memory. The borrow of the
+        // only descriptor that names the buffer excludes writers for as long as the slice lives.
+        unsafe {
+            core::slice::from_raw_parts(
+                start.add(usize::from(packet.offset)),
+                usize::from(packet.length),
+            )
+        }
+    }
+
+    /// As [`Buffers::bytes_mut`].
+    #[inline(always)]
+    pub fn bytes_mut<'p>(self, packet: &'p mut Descriptor) -> &'p mut [u8]
+    where
+        'a: 'p,
+    {
+        let Some(start) = self.data(packet.buffer) else {
+            return &mut [];
+        };
+        // JUSTIFICATION: as in `bytes`.
+        // SAFETY: as in `bytes`; the descriptor is borrowed mutably, so this is the only slice over the buffer's data.
+        unsafe {
+            core::slice::from_raw_parts_mut(
+                start.add(usize::from(packet.offset)),
+                usize::from(packet.length),
+            )
+        }
+    }
+
+    /// As [`Buffers::head`].
+    #[inline(always)]
+    pub fn head<'p, const N: usize>(self, packet: &'p Descriptor) -> Option<&'p [u8; N]>
+    where
+        'a: 'p,
+    {
+        self.bytes(packet).first_chunk()
+    }
+
+    /// As [`Buffers::head_mut`].
+    #[inline(always)]
+    pub fn head_mut<'p, const N: usize>(self, packet: &'p mut Descriptor) -> Option<&'p mut [u8; N]>
+    where
+        'a: 'p,
+    {
+        self.bytes_mut(packet).first_chunk_mut()
+    }
+
+    /// As [`Buffers::prefetch`].
+    #[inline(always)]
+    pub fn prefetch(self, packet: &Descriptor) {
+        // A wrong number prefetches something else, which does no harm.
+        let slot = packet.buffer.wrapping_sub(self.first) as usize;
+        let start = self.headrooms.wrapping_add(slot * STRIDE);
+        crate::prefetch(start.wrapping_add(usize::from(packet.offset)));
     }
 }
 
@@ -631,38 +734,22 @@ impl Buffers {
         packet.length() + tail as usize
     }
 
+    /// Where the buffers are: see [`Pool::view`].
+    #[inline(always)]
+    pub fn view(&self) -> BufferView<'_> {
+        self.pool.view()
+    }
+
     /// The first buffer's bytes from the current header on: the whole packet where it is not chained.
     #[inline(always)]
     pub fn bytes<'a>(&'a self, packet: &'a Descriptor) -> &'a [u8] {
-        let Some(start) = self.data(packet.buffer) else {
-            return &[];
-        };
-        // JUSTIFICATION: the arena is raw memory; a slice table per buffer would cost a line per packet.
-        // SAFETY: `start` points to REACH bytes of this buffer inside the arena, and offset + length <= REACH is an invariant
-        // of Descriptor (private fields). The bytes are initialised: the kernel zeroes anonymous memory. The borrow of the
-        // only descriptor that names the buffer excludes writers for as long as the slice lives.
-        unsafe {
-            core::slice::from_raw_parts(
-                start.add(usize::from(packet.offset)),
-                usize::from(packet.length),
-            )
-        }
+        self.view().bytes(packet)
     }
 
     /// As [`Buffers::bytes`], writable.
     #[inline(always)]
     pub fn bytes_mut<'a>(&'a self, packet: &'a mut Descriptor) -> &'a mut [u8] {
-        let Some(start) = self.data(packet.buffer) else {
-            return &mut [];
-        };
-        // JUSTIFICATION: as in `bytes`.
-        // SAFETY: as in `bytes`; the descriptor is borrowed mutably, so this is the only slice over the buffer's data.
-        unsafe {
-            core::slice::from_raw_parts_mut(
-                start.add(usize::from(packet.offset)),
-                usize::from(packet.length),
-            )
-        }
+        self.view().bytes_mut(packet)
     }
 
     /// The first `N` bytes from the current header on, `None` where the first buffer holds fewer.
@@ -683,9 +770,7 @@ impl Buffers {
     /// Begins to load the line of the current header.
     #[inline(always)]
     pub fn prefetch(&self, packet: &Descriptor) {
-        if let Some(start) = self.data(packet.buffer) {
-            crate::prefetch(start.wrapping_add(usize::from(packet.offset)));
-        }
+        self.view().prefetch(packet);
     }
 
     /// All segments' bytes in order, from the current header on.
@@ -899,14 +984,7 @@ impl Buffers {
     /// Start of the headroom of one of our buffers.
     #[inline(always)]
     fn data(&self, buffer: u32) -> Option<*mut u8> {
-        let slot = buffer.wrapping_sub(self.pool.0.first);
-        if slot >= self.pool.0.count {
-            return None;
-        }
-        let start = slot as usize * STRIDE + DRIVER_ROOM + META_SIZE;
-        // JUSTIFICATION: the arena is raw memory.
-        // SAFETY: slot < count, so the whole buffer lies inside the mapping that `base` points into.
-        Some(unsafe { self.pool.0.base.as_ptr().add(start) })
+        self.view().data(buffer)
     }
 
     fn meta(&self, buffer: u32) -> &Meta {

@@ -166,6 +166,7 @@ impl<S: Snapshot> Engine<S> {
                 graph: graph.build(id)?,
                 queues: Worker::<S>::queues(),
                 buffers: pool.cache(),
+                pool: pool.clone(),
                 reader: publisher.subscribe(),
                 state: state(id),
                 clock: config.clock.clone(),

@@ -16,7 +16,11 @@ pub struct Event {
 }
 
 impl Event {
-    pub(crate) fn new() -> io::Result<Self> {
+    /// Not signalled.
+    ///
+    /// # Errors
+    /// The process has no descriptors left.
+    pub fn new() -> io::Result<Self> {
         // JUSTIFICATION: std has no eventfd.
         // SAFETY: the call takes no pointers.
         let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };

@@ -4,7 +4,7 @@ use std::any::Any;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use crate::buffer::{Buffers, Descriptor};
+use crate::buffer::{BufferView, Buffers, Descriptor};
 use crate::frame::{Decision, DropReason, Frame, NextNode, Verdict};
 use crate::node::{Context, Node, Snapshot, WorkerId};
 use crate::port::PortId;
@@ -327,6 +327,7 @@ pub(crate) struct Run1<'a, S: Snapshot> {
     pub(crate) snapshot: &'a S,
     pub(crate) state: &'a mut S::WorkerState,
     pub(crate) buffers: &'a mut Buffers,
+    pub(crate) view: BufferView<'a>,
     pub(crate) queues: &'a mut Queues,
     pub(crate) now_ns: u64,
     pub(crate) rng: &'a mut Rng,
@@ -454,6 +455,7 @@ fn context<'a, S: Snapshot>(
         snapshot: run.snapshot,
         state: run.state,
         buffers: run.buffers,
+        view: run.view,
         now_ns: run.now_ns,
         rng: run.rng,
         worker: run.worker,

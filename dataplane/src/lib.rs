@@ -35,8 +35,8 @@ mod trace;
 mod worker;
 
 pub use buffer::{
-    Buffers, ChainBuilder, DATA_SIZE, Descriptor, Flags, HEADROOM, MAX_PACKET, Offload, Pages,
-    Pool, PoolError, STRIDE, Segmentation, Segments,
+    BufferView, Buffers, ChainBuilder, DATA_SIZE, Descriptor, Flags, HEADROOM, MAX_PACKET, Offload,
+    Pages, Pool, PoolError, STRIDE, Segmentation, Segments,
 };
 pub use engine::{Engine, EngineConfig, EngineError};
 pub use event::{Event, wait_readable};

@@ -1,6 +1,6 @@
 //! What a node is, and what it is called with.
 
-use crate::buffer::{Buffers, Descriptor};
+use crate::buffer::{BufferView, Buffers, Descriptor};
 use crate::frame::{DropReason, Frame, NextNode};
 use crate::graph::Outbox;
 use crate::port::PortId;
@@ -57,6 +57,8 @@ pub struct Context<'a, S: Snapshot> {
     pub state: &'a mut S::WorkerState,
     /// Allocates, frees, and turns descriptors into bytes.
     pub buffers: &'a mut Buffers,
+    /// Where the buffers are: turns descriptors into bytes as `buffers` does, from registers.
+    pub view: BufferView<'a>,
     /// Nanoseconds since the worker's clock began, read once per loop.
     pub now_ns: u64,
     /// This worker's randomness.

@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use crate::buffer::{Buffers, Descriptor, Flags};
+use crate::buffer::{Buffers, Descriptor, Flags, Pool};
 use crate::event::Event;
 use crate::graph::{Graph, Run1};
 use crate::node::{Snapshot, WorkerId};
@@ -138,6 +138,7 @@ pub struct Worker<S: Snapshot> {
     pub(crate) graph: Graph<S>,
     pub(crate) queues: Queues,
     pub(crate) buffers: Buffers,
+    pub(crate) pool: Pool,
     pub(crate) reader: Reader<S>,
     pub(crate) state: S::WorkerState,
     pub(crate) clock: Clock,
@@ -197,6 +198,7 @@ impl<S: Snapshot> Worker<S> {
             snapshot: self.reader.observe(),
             state: &mut self.state,
             buffers: &mut self.buffers,
+            view: self.pool.view(),
             queues: &mut self.queues,
             now_ns,
             rng: &mut self.rng,

@@ -37,7 +37,7 @@ enum Command {
     /// Show the gateway at work between three hosts, in namespaces of this machine.
     Demo(demo::Args),
     /// Run the daemon.
-    Run(run::Args),
+    Run(Box<run::Args>),
     /// Create or replace objects, all or none; answers when they are live.
     Apply(objects::ApplyArgs),
     /// Show objects of the desired state.
@@ -79,7 +79,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<()> {
     match cli.command {
         Command::Bench(args) => bench::bench(&args),
         Command::Demo(args) => demo::demo(&args),
-        Command::Run(args) => run::run(args, socket),
+        Command::Run(args) => run::run(*args, socket),
         Command::Validate(args) => objects::validate(&args),
         Command::Completion { shell } => {
             let mut script = Vec::new();

@@ -321,7 +321,7 @@ impl State {
         config.queues = self.workers as u16;
         config.ring = match spec.version {
             Some(RingVersion::V3) => RingKind::v3(),
-            _ => RingKind::V2,
+            _ => RingKind::default(),
         };
         config.qdisc_bypass = spec.qdisc_bypass;
         config.offloads = spec.offloads;
@@ -525,16 +525,18 @@ impl State {
                 link_local: record.link_local,
                 up: record.up,
             });
-        self.neighbours.set_interfaces(facts.collect(), now);
+        self.neighbours.set_interfaces(facts, now);
         for key in old
             .neighbours
             .keys()
             .filter(|key| !self.sections.neighbours.contains_key(key))
         {
-            self.neighbours.remove_static(*key, now);
+            self.neighbours.remove_static(*key);
         }
         for (key, mac) in &self.sections.neighbours {
-            self.neighbours.set_static(*key, *mac, now);
+            if let Err(error) = self.neighbours.set_static(*key, *mac) {
+                tracing::warn!(interface = key.interface, address = %key.address, "a static neighbour is not used: {error}");
+            }
         }
         self.act();
         self.forwarding.commit()

@@ -74,7 +74,9 @@ impl Telemetry for Gateway {
                 mac_address: entry.mac.map(|mac| mac.to_string()).unwrap_or_default(),
                 interface: state.name_of(entry.key.interface),
                 state: entry.state.as_str().into(),
-                age_ms: now.saturating_sub(entry.confirmed_ns) / 1_000_000,
+                age_ms: entry
+                    .confirmed_ns
+                    .map_or(0, |at| now.saturating_sub(at) / 1_000_000),
             })
             .collect();
         list.sort_by(|a, b| {

@@ -10,7 +10,7 @@ pub mod pcap;
 pub mod sink;
 
 pub use af_packet::{
-    AfPacketConfig, AfPacketPort, Fanout, FanoutMode, PortError, PortInfo, RingKind,
+    AfPacketConfig, AfPacketPort, Fanout, FanoutMode, PortError, PortInfo, RingKind, link_up,
 };
 pub use generator::{Field, GeneratorConfig, GeneratorError, GeneratorQueue, Template, Values};
 pub use pcap::{PcapError, PcapFile, PcapReader, PcapRecord, PcapRecords, PcapWriter, read_pcap};

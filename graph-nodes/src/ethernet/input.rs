@@ -36,16 +36,21 @@ pub struct EthernetInput;
 /// What is the same for all untagged frames of a port.
 struct Untagged<'a> {
     interface: Option<&'a Interface>,
-    mac: [u8; 6],
+    /// The first eight bytes of a frame for the interface alone, under [`Untagged::MASK`].
+    head: u64,
 }
 
 impl<'a> Untagged<'a> {
+    /// The destination, and the bit of the source that makes it a multicast address.
+    const MASK: u64 = u64::from_ne_bytes([0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1, 0]);
+
     fn of(snapshot: &'a Snapshot, port: u16) -> Self {
         let interface = snapshot.interface(port);
-        Self {
-            interface,
-            mac: interface.map_or([0; 6], |interface| interface.mac.octets()),
-        }
+        let head = interface.map_or(u64::MAX, |interface| {
+            let [a, b, c, d, e, f] = interface.mac.octets();
+            u64::from_ne_bytes([a, b, c, d, e, f, 0, 0])
+        });
+        Self { interface, head }
     }
 }
 
@@ -60,16 +65,17 @@ impl Node<Snapshot> for EthernetInput {
     fn process(&mut self, frame: &mut Frame, cx: &mut Context<'_, Snapshot>) {
         let (packets, verdicts) = frame.parts_mut();
         for packet in packets.iter().take(AHEAD) {
-            cx.buffers.prefetch(packet);
+            cx.view.prefetch(packet);
         }
         let mut port = packets
             .first()
             .map_or(NO_INTERFACE, |packet| packet.interface);
         let mut untagged = Untagged::of(cx.snapshot, port);
         let (mut count, mut bytes) = (0, 0);
+        let view = cx.view;
         for at in 0..packets.len() {
             if let Some(ahead) = packets.get(at + AHEAD) {
-                cx.buffers.prefetch(ahead);
+                view.prefetch(ahead);
             }
             let packet = &mut packets[at];
             if packet.interface != port {
@@ -78,31 +84,33 @@ impl Node<Snapshot> for EthernetInput {
                 port = packet.interface;
                 untagged = Untagged::of(cx.snapshot, port);
             }
-            let length = if packet.flags().contains(Flags::CHAINED) {
-                cx.buffers.total_length(packet)
-            } else {
-                packet.length()
-            };
-            let Some(head) = cx.buffers.head::<14>(packet) else {
+            let mut length = packet.length();
+            if packet.flags().contains(Flags::CHAINED) {
+                length = cx.buffers.total_length(packet);
+            }
+            let Some(head) = view.head::<14>(packet) else {
                 verdicts[at] = Verdict::discard(Drop::Truncated);
                 continue;
             };
-            let ethertype = u16::from_be_bytes([head[12], head[13]]);
-            let for_us = head[..6] == untagged.mac;
-            let plain = for_us & (head[6] & 1 == 0) & untagged.interface.is_some();
-            let next = match ethertype {
-                0x0800 => Next::Ip4,
-                0x86dd => Next::Ip6,
-                _ => Next::Arp,
-            };
-            if plain && (ethertype == 0x0800 || ethertype == 0x86dd) {
+            // Taken as one chunk, so that it is one load.
+            let first = head
+                .first_chunk::<8>()
+                .map_or(0, |chunk| u64::from_ne_bytes(*chunk));
+            if first & Untagged::MASK == untagged.head {
+                let next = match [head[12], head[13]] {
+                    [0x08, 0x00] => Some(Next::Ip4),
+                    [0x86, 0xdd] => Some(Next::Ip6),
+                    _ => None,
+                };
                 // The header was read, so it is there.
-                let advanced = packet.advance(14);
-                debug_assert!(advanced);
-                verdicts[at] = next.into();
-                count += 1;
-                bytes += length as u64;
-                continue;
+                if let Some(next) = next
+                    && packet.advance(14)
+                {
+                    verdicts[at] = next.into();
+                    count += 1;
+                    bytes += length as u64;
+                    continue;
+                }
             }
             verdicts[at] = match other(packet, cx, &untagged) {
                 Ok(next) => {

@@ -74,6 +74,11 @@ impl Hot {
     pub const fn header_len(self) -> usize {
         (self.word & 0xff) as usize
     }
+    /// True where the neighbour can be sent to with a header of 14 bytes.
+    #[inline(always)]
+    pub const fn is_plain(self) -> bool {
+        self.word as u16 == (AdjacencyState::Complete as u16) << 8 | 14
+    }
     /// True where the neighbour can be sent to.
     #[inline(always)]
     pub const fn is_complete(self) -> bool {

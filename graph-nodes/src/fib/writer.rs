@@ -736,22 +736,27 @@ impl ForwardingWriter {
     }
 }
 
-/// The link-layer header of frames on a link.
+/// The link-layer header of frames on a link. Allocates nothing.
 pub fn link_header(destination: MacAddr, link: &Link, ethertype: EtherType) -> Rewrite {
-    let mut header = Vec::with_capacity(Rewrite::MAX_LEN);
-    header.extend_from_slice(&destination.octets());
-    header.extend_from_slice(&link.mac.octets());
+    let mut header = [0; Rewrite::MAX_LEN];
+    let mut len = 0;
+    let mut put = |bytes: &[u8]| {
+        header[len..len + bytes.len()].copy_from_slice(bytes);
+        len += bytes.len();
+    };
+    put(&destination.octets());
+    put(&link.mac.octets());
     if let Some((tpid, vid)) = link.tags.outer {
-        header.extend_from_slice(&tpid.value().to_be_bytes());
-        header.extend_from_slice(&vid.to_be_bytes());
+        put(&tpid.value().to_be_bytes());
+        put(&vid.to_be_bytes());
     }
     if let Some(vid) = link.tags.inner {
-        header.extend_from_slice(&EtherType::VLAN.value().to_be_bytes());
-        header.extend_from_slice(&vid.to_be_bytes());
+        put(&EtherType::VLAN.value().to_be_bytes());
+        put(&vid.to_be_bytes());
     }
-    header.extend_from_slice(&ethertype.value().to_be_bytes());
+    put(&ethertype.value().to_be_bytes());
     // 14, 18 or 22 bytes by construction.
-    Rewrite::new(&header).unwrap_or_else(|| unreachable!("a header of {} bytes", header.len()))
+    Rewrite::new(&header[..len]).unwrap_or_else(|| unreachable!("a header of {len} bytes"))
 }
 
 fn check_prefix(address: IpAddr, len: u8) -> Result<(), FibError> {

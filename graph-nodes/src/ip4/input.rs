@@ -12,7 +12,7 @@ use wire::checksum;
 
 use crate::icmp::ErrorWord;
 use crate::ip4::arc;
-use crate::snapshot::{NO_INTERFACE, Snapshot};
+use crate::snapshot::Snapshot;
 
 dataplane::next_nodes! {
     /// Where `ip4-input` sends packets: the arc `ip4-unicast` in its order first.
@@ -51,63 +51,75 @@ impl Node<Snapshot> for Ip4Input {
 
     fn process(&mut self, frame: &mut Frame, cx: &mut Context<'_, Snapshot>) {
         let (packets, verdicts) = frame.parts_mut();
-        let mut current = NO_INTERFACE;
-        let mut features = Features(0);
-        let mut table = None;
-        for (packet, verdict) in packets.iter_mut().zip(verdicts) {
-            if packet.interface != current || table.is_none() {
-                current = packet.interface;
-                table = cx.snapshot.vrf_of(current).map(|vrf| &vrf.ip4);
-                features = cx
-                    .snapshot
-                    .interfaces
-                    .get(usize::from(current))
-                    .map_or(Features(0), |i| i.ip4_unicast);
+        let view = cx.view;
+        let mut at = 0;
+        while at < packets.len() {
+            // A run of packets of one interface has one table and one set of features.
+            let interface = packets[at].interface;
+            let features = cx
+                .snapshot
+                .interfaces
+                .get(usize::from(interface))
+                .map(|interface| interface.ip4_unicast);
+            let on = Verdict::edge(features.unwrap_or(Features(0)).next(0, arc::END));
+            let table = cx.snapshot.vrf_of(interface).map(|vrf| &vrf.ip4);
+            let begin = at;
+            for (packet, verdict) in packets[begin..].iter_mut().zip(&mut verdicts[begin..]) {
+                if packet.interface != interface {
+                    break;
+                }
+                at += 1;
+                let Some(table) = table else {
+                    *verdict = Verdict::discard(Drop::NoVrf);
+                    continue;
+                };
+                let Some(header) = view.head::<20>(packet) else {
+                    *verdict = Verdict::discard(Drop::Truncated);
+                    continue;
+                };
+                let total_length = usize::from(u16::from_be_bytes([header[2], header[3]]));
+                let destination =
+                    u32::from_be_bytes([header[16], header[17], header[18], header[19]]);
+                // Version 4 without options; the checksum; lengths; unicast addresses of hosts; a frame to us alone.
+                let plain = (header[0] == 0x45)
+                    & checksum::ip4_header_is_valid(header)
+                    & (total_length.wrapping_sub(20) <= packet.length() - 20)
+                    & (NOT_A_HOST[usize::from(header[12])] | NOT_A_HOST[usize::from(header[16])]
+                        == 0)
+                    & !packet
+                        .flags()
+                        .intersects(Flags::CHAINED.union(Flags::LINK_BROADCAST));
+                packet.word = destination;
+                if plain {
+                    table.prefetch(destination);
+                    packet.truncate(total_length);
+                    *verdict = on;
+                    continue;
+                }
+                *verdict = match other(packet, cx) {
+                    Ok(Next::Lookup) => on,
+                    Ok(next) => next.into(),
+                    Err(reason) => Verdict::discard(reason),
+                };
             }
-            let Some(table) = table else {
-                *verdict = Verdict::discard(Drop::NoVrf);
-                continue;
-            };
-            let Some(header) = cx.buffers.head::<20>(packet) else {
-                *verdict = Verdict::discard(Drop::Truncated);
-                continue;
-            };
-            let word = |at: usize| {
-                u32::from_be_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]])
-            };
-            let (first, source, destination) = (word(0), word(12), word(16));
-            let total_length = (first & 0xffff) as usize;
-            // Version 4 without options; the checksum; lengths; unicast addresses of hosts; a frame to us alone.
-            let plain = (first >> 24 == 0x45)
-                & (checksum::ip4_header_sum(header) == 0xffff)
-                & (total_length >= 20)
-                & (total_length <= packet.length())
-                & is_host(source)
-                & is_host(destination)
-                & !packet
-                    .flags()
-                    .intersects(Flags::CHAINED.union(Flags::LINK_BROADCAST));
-            packet.word = destination;
-            if plain {
-                table.prefetch(destination);
-                packet.truncate(total_length);
-                *verdict = Verdict::edge(features.next(0, arc::END));
-                continue;
-            }
-            *verdict = match other(packet, cx) {
-                Ok(Next::Lookup) => Verdict::edge(features.next(0, arc::END)),
-                Ok(next) => next.into(),
-                Err(reason) => Verdict::discard(reason),
-            };
         }
     }
 }
 
-/// True for addresses that hosts can have: not in 0/8, 127/8, 224/4 or 240/4.
-#[inline(always)]
+/// By an address's first byte: 1 where no host can have it (0/8, 127/8, 224/4, 240/4).
+static NOT_A_HOST: [u8; 256] = {
+    let mut table = [0; 256];
+    let mut top = 0;
+    while top < 256 {
+        table[top] = (top == 0 || top == 127 || top >= 224) as u8;
+        top += 1;
+    }
+    table
+};
+
+/// True for addresses that hosts can have.
 fn is_host(address: u32) -> bool {
-    let top = address >> 24;
-    (top.wrapping_sub(1) < 223) & (top != 127)
+    NOT_A_HOST[(address >> 24) as usize] == 0
 }
 
 /// Validates clause by clause, with a reason for each.

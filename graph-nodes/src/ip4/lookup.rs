@@ -13,7 +13,7 @@ use crate::fib::{Group, RouteAction};
 use crate::flow_hash;
 use crate::icmp::ErrorWord;
 use crate::neighbour::GLEAN_INTERFACE;
-use crate::snapshot::{NO_INTERFACE, Snapshot};
+use crate::snapshot::Snapshot;
 
 dataplane::next_nodes! {
     /// Where `ip4-lookup` sends packets.
@@ -45,24 +45,29 @@ impl Node<Snapshot> for Ip4Lookup {
     fn process(&mut self, frame: &mut Frame, cx: &mut Context<'_, Snapshot>) {
         let (packets, verdicts) = frame.parts_mut();
         let forwarding = cx.snapshot.forwarding.view();
-        let mut current = NO_INTERFACE;
-        let mut table = None;
-        for (packet, verdict) in packets.iter_mut().zip(verdicts) {
-            if packet.interface != current || table.is_none() {
-                current = packet.interface;
-                table = cx.snapshot.vrf_of(current).map(|vrf| &vrf.ip4);
-            }
-            let Some(table) = table else {
-                *verdict = Verdict::discard(Drop::NoVrf);
-                continue;
-            };
-            let group = forwarding.group(table.lookup(packet.word));
-            if group.action() == RouteAction::Forward {
-                packet.word = group.payload();
-                forwarding.prefetch_adjacency(packet.word);
-                *verdict = Next::Rewrite.into();
-            } else {
-                *verdict = other(packet, group, cx);
+        let mut at = 0;
+        while at < packets.len() {
+            // A run of packets of one interface has one table.
+            let interface = packets[at].interface;
+            let table = cx.snapshot.vrf_of(interface).map(|vrf| &vrf.ip4);
+            let begin = at;
+            for (packet, verdict) in packets[begin..].iter_mut().zip(&mut verdicts[begin..]) {
+                if packet.interface != interface {
+                    break;
+                }
+                at += 1;
+                let Some(table) = table else {
+                    *verdict = Verdict::discard(Drop::NoVrf);
+                    continue;
+                };
+                let group = forwarding.group(table.lookup(packet.word));
+                if group.action() == RouteAction::Forward {
+                    packet.word = group.payload();
+                    forwarding.prefetch_adjacency(packet.word);
+                    *verdict = Next::Rewrite.into();
+                } else {
+                    *verdict = other(packet, group, cx);
+                }
             }
         }
     }

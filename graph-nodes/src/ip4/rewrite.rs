@@ -7,11 +7,13 @@
 //! - Standard: RFC 1812 sections 5.3.1 and 4.2.2.7, RFC 1624, RFC 1191
 //! - Cost: 7 ticks (pg-ip4base)
 
-use dataplane::{Context, Descriptor, Flags, Frame, InterfaceCounter, Node, Segmentation, Verdict};
+use dataplane::{Context, Descriptor, Flags, Frame, Node, Segmentation, Verdict};
 use wire::checksum;
 
+use crate::fib::{Adjacency, Hot};
 use crate::icmp::ErrorWord;
-use crate::snapshot::{NO_INTERFACE, Snapshot};
+use crate::output::Sent;
+use crate::snapshot::Snapshot;
 
 dataplane::next_nodes! {
     /// Where `ip4-rewrite` sends packets.
@@ -40,6 +42,9 @@ pub struct Ip4Rewrite;
 /// Bit "don't fragment" in bytes 6 and 7 of the header.
 const DONT_FRAGMENT: u8 = 0x40;
 
+/// How far ahead headers are prefetched: frames of many packets have pushed the first ones out of the nearest cache.
+const AHEAD: usize = 6;
+
 impl Node<Snapshot> for Ip4Rewrite {
     const NAME: &'static str = "ip4-rewrite";
     type Next = Next;
@@ -50,68 +55,84 @@ impl Node<Snapshot> for Ip4Rewrite {
         let forwarding = cx.snapshot.forwarding.view();
         // Zero means never.
         let second = (cx.now_ns >> 30) + 1;
-        let mut out = NO_INTERFACE;
-        let mut up = false;
-        let (mut count, mut bytes) = (0, 0);
-        for (packet, verdict) in packets.iter_mut().zip(verdicts) {
+        let view = cx.view;
+        let mut sent = Sent::default();
+        for at in 0..packets.len() {
+            if let Some(ahead) = packets.get(at + AHEAD) {
+                view.prefetch(ahead);
+            }
+            let (packet, verdict) = (&mut packets[at], &mut verdicts[at]);
             let adjacency = forwarding.adjacency(packet.word);
             let hot = adjacency.hot();
-            let Some(header) = cx.buffers.head_mut::<20>(packet) else {
-                *verdict = Verdict::discard(Drop::Truncated);
-                continue;
-            };
-            let total_length = u16::from_be_bytes([header[2], header[3]]);
-            let ttl = header[8];
-            let flags = packet.flags();
-            let plain = hot.is_complete()
-                & (ttl > 1)
-                & (total_length <= hot.mtu())
-                & !flags.intersects(Flags::OFFLOAD.union(Flags::LOCAL));
-            if hot.interface() != out {
-                cx.count(out, InterfaceCounter::Tx, count, bytes);
-                (count, bytes) = (0, 0);
-                out = hot.interface();
-                up = cx.snapshot.interface(out).is_some();
+            if hot.interface() != sent.interface {
+                sent.flush(cx);
+                sent = Sent::on(hot.interface(), cx.snapshot);
             }
-            let next = if plain {
-                decrement_ttl(cx, packet);
-                Next::PortTx
-            } else {
-                match other(packet, cx, hot) {
-                    Ok(next @ (Next::PortTx | Next::InterfaceOutput)) => next,
-                    Ok(next) => {
-                        *verdict = next.into();
-                        continue;
-                    }
-                    Err(reason) => {
-                        *verdict = Verdict::discard(reason);
+            // Almost all packets get a header of 14 bytes: header and packet are looked at as one.
+            let plain = hot.is_plain()
+                & sent.up
+                & !packet
+                    .flags()
+                    .intersects(Flags::OFFLOAD.union(Flags::LOCAL));
+            if plain && packet.retreat(14) {
+                if let Some(frame) = view.head_mut::<34>(packet) {
+                    let length = u32::from(u16::from_be_bytes([frame[16], frame[17]]));
+                    if frame[22] > 1 && length <= u32::from(hot.mtu()) {
+                        frame[22] -= 1;
+                        let sum =
+                            checksum::decrement_ttl(u16::from_be_bytes([frame[24], frame[25]]));
+                        frame[24..26].copy_from_slice(&sum.to_be_bytes());
+                        let (link, _) = frame
+                            .split_first_chunk_mut::<14>()
+                            .unwrap_or_else(|| unreachable!("34 bytes"));
+                        adjacency.write_ethernet(link);
+                        adjacency.touch(second);
+                        sent.count(u64::from(length) + 14);
+                        packet.word = u32::from(hot.port().0);
+                        *verdict = Next::PortTx.into();
                         continue;
                     }
                 }
+                // It was moved back by as much just now.
+                let advanced = packet.advance(14);
+                debug_assert!(advanced);
+            }
+            *verdict = match slow(packet, cx, adjacency, hot, &mut sent, second) {
+                Ok(next) => next.into(),
+                Err(reason) => Verdict::discard(reason),
             };
-            if !up {
-                *verdict = Verdict::discard(Drop::InterfaceDown);
-                continue;
-            }
-            if !packet.retreat(hot.header_len()) {
-                *verdict = Verdict::discard(Drop::NoRoom);
-                continue;
-            }
-            if hot.header_len() == 14
-                && let Some(head) = cx.buffers.head_mut::<14>(packet)
-            {
-                adjacency.write_ethernet(head);
-            } else {
-                adjacency.write(&mut cx.buffers.bytes_mut(packet)[..hot.header_len()]);
-            }
-            adjacency.touch(second);
-            count += 1;
-            bytes += u64::from(total_length) + hot.header_len() as u64;
-            packet.word = u32::from(hot.port().0);
-            *verdict = next.into();
         }
-        cx.count(out, InterfaceCounter::Tx, count, bytes);
+        sent.flush(cx);
     }
+}
+
+/// Packets that need more than a look, up to their link-layer header.
+#[inline(never)]
+fn slow(
+    packet: &mut Descriptor,
+    cx: &Context<'_, Snapshot>,
+    adjacency: &Adjacency,
+    hot: Hot,
+    sent: &mut Sent,
+    second: u64,
+) -> Result<Next, Drop> {
+    let next = other(packet, cx, hot)?;
+    if !matches!(next, Next::PortTx | Next::InterfaceOutput) {
+        return Ok(next);
+    }
+    if !sent.up {
+        return Err(Drop::InterfaceDown);
+    }
+    let header = cx.buffers.head::<20>(packet).ok_or(Drop::Truncated)?;
+    let length = u32::from(u16::from_be_bytes([header[2], header[3]]));
+    if !packet.retreat(hot.header_len()) {
+        return Err(Drop::NoRoom);
+    }
+    adjacency.write(&mut cx.buffers.bytes_mut(packet)[..hot.header_len()]);
+    adjacency.touch(second);
+    sent.count(u64::from(length) + hot.header_len() as u64);
+    packet.word = u32::from(hot.port().0);
+    Ok(next)
 }
 
 #[inline(always)]
@@ -125,11 +146,7 @@ fn decrement_ttl(cx: &Context<'_, Snapshot>, packet: &mut Descriptor) {
 
 /// Packets that need more than a look: unresolved neighbours, expired packets, long packets, our own, trains.
 #[inline(never)]
-fn other(
-    packet: &mut Descriptor,
-    cx: &Context<'_, Snapshot>,
-    hot: crate::fib::Hot,
-) -> Result<Next, Drop> {
+fn other(packet: &mut Descriptor, cx: &Context<'_, Snapshot>, hot: Hot) -> Result<Next, Drop> {
     if !hot.is_complete() {
         return Ok(Next::Glean);
     }

@@ -41,6 +41,7 @@ impl Node<Snapshot> for Ip6Input {
 
     fn process(&mut self, frame: &mut Frame, cx: &mut Context<'_, Snapshot>) {
         let (packets, verdicts) = frame.parts_mut();
+        let view = cx.view;
         let mut current = NO_INTERFACE;
         let mut enabled = false;
         let mut table = None;
@@ -51,7 +52,7 @@ impl Node<Snapshot> for Ip6Input {
                 enabled = interface.is_some_and(|interface| interface.ip6_enabled());
                 table = cx.snapshot.vrf_of(current).map(|vrf| &vrf.ip6);
             }
-            let Some(header) = cx.buffers.head::<40>(packet) else {
+            let Some(header) = view.head::<40>(packet) else {
                 *verdict = Verdict::discard(Drop::Truncated);
                 continue;
             };

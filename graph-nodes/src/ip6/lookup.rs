@@ -76,7 +76,7 @@ impl Node<Snapshot> for Ip6Lookup {
                 .zip(&mut self.addresses[..run])
             {
                 // A packet without a header has no route either: `::` is never one's destination.
-                let destination = cx.buffers.head::<40>(packet).map_or(0, destination);
+                let destination = cx.view.head::<40>(packet).map_or(0, destination);
                 *address = scoped(destination, interface);
             }
             vrf.ip6

@@ -7,10 +7,12 @@
 //! - Standard: RFC 8200 sections 3 and 5, RFC 8201
 //! - Cost: 6 ticks (pg-ip6base)
 
-use dataplane::{Context, Descriptor, Flags, Frame, InterfaceCounter, Node, Segmentation, Verdict};
+use dataplane::{Context, Descriptor, Flags, Frame, Node, Segmentation, Verdict};
 
+use crate::fib::{Adjacency, Hot};
 use crate::icmp::ErrorWord;
-use crate::snapshot::{NO_INTERFACE, Snapshot};
+use crate::output::Sent;
+use crate::snapshot::Snapshot;
 
 dataplane::next_nodes! {
     /// Where `ip6-rewrite` sends packets.
@@ -35,6 +37,9 @@ dataplane::drop_reasons! {
 #[derive(Default)]
 pub struct Ip6Rewrite;
 
+/// How far ahead headers are prefetched: frames of many packets have pushed the first ones out of the nearest cache.
+const AHEAD: usize = 6;
+
 impl Node<Snapshot> for Ip6Rewrite {
     const NAME: &'static str = "ip6-rewrite";
     type Next = Next;
@@ -45,80 +50,86 @@ impl Node<Snapshot> for Ip6Rewrite {
         let forwarding = cx.snapshot.forwarding.view();
         // Zero means never.
         let second = (cx.now_ns >> 30) + 1;
-        let mut out = NO_INTERFACE;
-        let mut up = false;
-        let (mut count, mut bytes) = (0, 0);
-        for (packet, verdict) in packets.iter_mut().zip(verdicts) {
+        let view = cx.view;
+        let mut sent = Sent::default();
+        for at in 0..packets.len() {
+            if let Some(ahead) = packets.get(at + AHEAD) {
+                view.prefetch(ahead);
+            }
+            let (packet, verdict) = (&mut packets[at], &mut verdicts[at]);
             let adjacency = forwarding.adjacency(packet.word);
             let hot = adjacency.hot();
-            let Some(header) = cx.buffers.head_mut::<40>(packet) else {
-                *verdict = Verdict::discard(Drop::Truncated);
-                continue;
-            };
-            let total_length = u32::from(u16::from_be_bytes([header[4], header[5]])) + 40;
-            let hop_limit = header[7];
-            let plain =
-                hot.is_complete() & (hop_limit > 1) & (total_length <= u32::from(hot.mtu()));
-            if hot.interface() != out {
-                cx.count(out, InterfaceCounter::Tx, count, bytes);
-                (count, bytes) = (0, 0);
-                out = hot.interface();
-                up = cx.snapshot.interface(out).is_some();
+            if hot.interface() != sent.interface {
+                sent.flush(cx);
+                sent = Sent::on(hot.interface(), cx.snapshot);
             }
-            let next = if plain
+            // Almost all packets get a header of 14 bytes: header and packet are looked at as one.
+            let plain = hot.is_plain()
+                & sent.up
                 & !packet
                     .flags()
-                    .intersects(Flags::OFFLOAD.union(Flags::LOCAL))
-            {
-                if let Some(header) = cx.buffers.head_mut::<40>(packet) {
-                    header[7] = hop_limit - 1;
-                }
-                Next::PortTx
-            } else {
-                match other(packet, cx, hot) {
-                    Ok(next @ (Next::PortTx | Next::InterfaceOutput)) => next,
-                    Ok(next) => {
-                        *verdict = next.into();
+                    .intersects(Flags::OFFLOAD.union(Flags::LOCAL));
+            if plain && packet.retreat(14) {
+                if let Some(frame) = view.head_mut::<54>(packet) {
+                    let length = u32::from(u16::from_be_bytes([frame[18], frame[19]])) + 40;
+                    if frame[21] > 1 && length <= u32::from(hot.mtu()) {
+                        frame[21] -= 1;
+                        let (link, _) = frame
+                            .split_first_chunk_mut::<14>()
+                            .unwrap_or_else(|| unreachable!("54 bytes"));
+                        adjacency.write_ethernet(link);
+                        adjacency.touch(second);
+                        sent.count(u64::from(length) + 14);
+                        packet.word = u32::from(hot.port().0);
+                        *verdict = Next::PortTx.into();
                         continue;
                     }
-                    Err(reason) => {
-                        *verdict = Verdict::discard(reason);
-                        continue;
-                    }
                 }
+                // It was moved back by as much just now.
+                let advanced = packet.advance(14);
+                debug_assert!(advanced);
+            }
+            *verdict = match slow(packet, cx, adjacency, hot, &mut sent, second) {
+                Ok(next) => next.into(),
+                Err(reason) => Verdict::discard(reason),
             };
-            if !up {
-                *verdict = Verdict::discard(Drop::InterfaceDown);
-                continue;
-            }
-            if !packet.retreat(hot.header_len()) {
-                *verdict = Verdict::discard(Drop::NoRoom);
-                continue;
-            }
-            if hot.header_len() == 14
-                && let Some(head) = cx.buffers.head_mut::<14>(packet)
-            {
-                adjacency.write_ethernet(head);
-            } else {
-                adjacency.write(&mut cx.buffers.bytes_mut(packet)[..hot.header_len()]);
-            }
-            adjacency.touch(second);
-            count += 1;
-            bytes += u64::from(total_length) + hot.header_len() as u64;
-            packet.word = u32::from(hot.port().0);
-            *verdict = next.into();
         }
-        cx.count(out, InterfaceCounter::Tx, count, bytes);
+        sent.flush(cx);
     }
+}
+
+/// Packets that need more than a look, up to their link-layer header.
+#[inline(never)]
+fn slow(
+    packet: &mut Descriptor,
+    cx: &Context<'_, Snapshot>,
+    adjacency: &Adjacency,
+    hot: Hot,
+    sent: &mut Sent,
+    second: u64,
+) -> Result<Next, Drop> {
+    let next = other(packet, cx, hot)?;
+    if !matches!(next, Next::PortTx | Next::InterfaceOutput) {
+        return Ok(next);
+    }
+    if !sent.up {
+        return Err(Drop::InterfaceDown);
+    }
+    let header = cx.buffers.head::<40>(packet).ok_or(Drop::Truncated)?;
+    let length = u32::from(u16::from_be_bytes([header[4], header[5]])) + 40;
+    if !packet.retreat(hot.header_len()) {
+        return Err(Drop::NoRoom);
+    }
+    adjacency.write(&mut cx.buffers.bytes_mut(packet)[..hot.header_len()]);
+    adjacency.touch(second);
+    sent.count(u64::from(length) + hot.header_len() as u64);
+    packet.word = u32::from(hot.port().0);
+    Ok(next)
 }
 
 /// Packets that need more than a look: unresolved neighbours, expired packets, long packets, our own, trains.
 #[inline(never)]
-fn other(
-    packet: &mut Descriptor,
-    cx: &Context<'_, Snapshot>,
-    hot: crate::fib::Hot,
-) -> Result<Next, Drop> {
+fn other(packet: &mut Descriptor, cx: &Context<'_, Snapshot>, hot: Hot) -> Result<Next, Drop> {
     if !hot.is_complete() {
         return Ok(Next::Glean);
     }

@@ -3,7 +3,9 @@
 pub mod checksum;
 pub mod gso_segment;
 pub mod interface_output;
+mod sent;
 mod train;
 
 pub use gso_segment::GsoSegment;
 pub use interface_output::InterfaceOutput;
+pub(crate) use sent::Sent;

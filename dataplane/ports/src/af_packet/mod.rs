@@ -96,6 +96,17 @@ pub enum RingKind {
     },
 }
 
+impl RingKind {
+    /// `TPACKET_V3` in a usual size.
+    pub fn v3() -> Self {
+        Self::Blocks {
+            count: 16,
+            bytes: 512 << 10,
+            retire_ms: 1,
+        }
+    }
+}
+
 impl Default for RingKind {
     fn default() -> Self {
         Self::Frames {
@@ -228,6 +239,13 @@ impl AfPacketPort {
         };
         Ok(Self { info, queues })
     }
+}
+
+/// Whether a device of the calling thread's network namespace is up and has a carrier; `None` where it is not there or the
+/// kernel does not say.
+pub fn link_up(device: &str) -> Option<bool> {
+    let facts = Socket::new().ok()?.device(device).ok()??;
+    Some(facts.up)
 }
 
 /// Refuses numbers out of range.

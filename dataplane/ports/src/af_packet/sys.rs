@@ -21,6 +21,8 @@ pub(super) struct Device {
     pub(super) mtu: u32,
     /// `ARPHRD_…` of `<linux/if_arp.h>`.
     pub(super) hardware: u16,
+    /// Up and with a carrier.
+    pub(super) up: bool,
 }
 
 /// A packet that came through the socket's queue.
@@ -212,20 +214,24 @@ impl Socket {
             other => other?,
         };
         let (address, mtu) = (ask(libc::SIOCGIFHWADDR)?, ask(libc::SIOCGIFMTU)?);
+        let flags = ask(libc::SIOCGIFFLAGS)?;
         // JUSTIFICATION: the kernel answers in a union.
         // SAFETY: each request fills the member that is read here; all of them are plain integers.
-        let (index, mtu, address) = unsafe {
+        let (index, mtu, address, flags) = unsafe {
             (
                 index.ifr_ifru.ifru_ifindex,
                 mtu.ifr_ifru.ifru_mtu,
                 address.ifr_ifru.ifru_hwaddr,
+                flags.ifr_ifru.ifru_flags,
             )
         };
+        let up = libc::IFF_UP as libc::c_short | libc::IFF_RUNNING as libc::c_short;
         Ok(Some(Device {
             ifindex: index as u32,
             mac: std::array::from_fn(|i| address.sa_data[i] as u8),
             mtu: mtu.max(0) as u32,
             hardware: address.sa_family,
+            up: flags & up == up,
         }))
     }
 
