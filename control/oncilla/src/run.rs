@@ -1,5 +1,6 @@
 //! `oncilla run`: the daemon around an engine.
 
+use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -46,6 +47,7 @@ pub(crate) fn run(args: Args, socket: PathBuf) -> anyhow::Result<()> {
     tracing_subscriber::fmt()
         .with_env_filter(args.log)
         .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
         .init();
     let workers = usize::from(args.workers);
     if !args.cores.is_empty() && args.cores.len() != workers {

@@ -435,8 +435,9 @@ impl State {
             .filter(|(name, device)| self.numbering.interface(name) != Some(device.port.0))
             .map(|(name, device)| (name.clone(), device.port))
             .collect();
-        self.apply_tables(&old)
-            .map_err(|error| NotLive(format!("the routing tables are incomplete: {error}")))?;
+        let incomplete =
+            |error: FibError| NotLive(format!("the routing tables are incomplete: {error}"));
+        self.apply_tables(&old).map_err(incomplete)?;
         let Some(engine) = &mut self.engine else {
             return Err(NotLive("the engine is stopped".into()));
         };
@@ -458,6 +459,10 @@ impl State {
         };
         let epoch = engine.publish(snapshot);
         engine.wait_live(epoch, LIVE_TIMEOUT).map_err(not_live)?;
+        self.apply_neighbours(&old).map_err(incomplete)?;
+        let Some(engine) = &mut self.engine else {
+            return Err(NotLive("the engine is stopped".into()));
+        };
         for (name, port) in gone {
             // Dropping the queues closes the device.
             engine.remove_port(port, LIVE_TIMEOUT).map_err(not_live)?;
@@ -512,6 +517,11 @@ impl State {
         {
             self.forwarding.remove_link(*number);
         }
+        self.forwarding.commit()
+    }
+
+    /// Tells the neighbour cache what there is now. Announcements go out, so the devices must be there.
+    fn apply_neighbours(&mut self, old: &Sections) -> Result<(), FibError> {
         let now = self.clock.now_ns();
         let facts = self
             .sections

@@ -142,21 +142,36 @@ impl Gateway {
         }
         let pid = Pid::from_raw(self.child.id().try_into()?);
         kill(pid, Signal::SIGTERM).context("cannot send SIGTERM to the daemon")?;
-        let start = Instant::now();
-        while start.elapsed() < PATIENCE {
-            match self.ended() {
-                Some(status) if status.success() => return Ok(()),
-                Some(status) => {
+        // The connection is served meanwhile: the daemon says good-bye to its clients before it ends.
+        let waited = self.runtime.block_on(async {
+            let ended = async {
+                loop {
+                    match self.child.try_wait()? {
+                        Some(status) => return anyhow::Ok(status),
+                        None => tokio::time::sleep(Duration::from_millis(5)).await,
+                    }
+                }
+            };
+            tokio::time::timeout(PATIENCE, ended).await
+        });
+        match waited {
+            Ok(status) => {
+                let status = status?;
+                if !status.success() {
                     bail!(
                         "the daemon did not stop as it should: {}",
                         died(status, &self.log)
-                    )
+                    );
                 }
-                None => thread::sleep(Duration::from_millis(10)),
+                Ok(())
+            }
+            Err(_) => {
+                let tail = tail(&self.log);
+                bail!(
+                    "the daemon did not stop within {PATIENCE:?} of SIGTERM; the end of its log:\n{tail}"
+                )
             }
         }
-        let tail = tail(&self.log);
-        bail!("the daemon did not stop within {PATIENCE:?} of SIGTERM; the end of its log:\n{tail}")
     }
 }
 

@@ -53,7 +53,7 @@ const FROM: &str = "a";
 /// The definition that is comparable to `ping -i 0.001`.
 const PING_INTERVAL: Duration = Duration::from_millis(1);
 /// Makes the one traced packet known by its length.
-const TRACED_PAYLOAD: usize = 333;
+const TRACED_PAYLOAD: usize = 41;
 /// Bytes of Ethernet, IPv4 and ICMP header in front of it.
 const TRACED_HEADERS: usize = 14 + 20 + 8;
 /// How long the trace of a packet that was answered may take to arrive.
