@@ -2,9 +2,11 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -16,9 +18,9 @@ const PATIENCE: Duration = Duration::from_secs(120);
 
 #[test]
 fn everything_shown_works() {
-    if !may_make_namespaces("everything_shown_works") {
+    let Some(_turn) = turn("everything_shown_works") else {
         return;
-    }
+    };
     let directory = tempfile::tempdir().expect("makes a directory");
     let json = demo(
         Path::new(env!("CARGO_BIN_EXE_oncilla")),
@@ -31,29 +33,26 @@ fn everything_shown_works() {
 
 #[test]
 fn a_plain_user_sees_the_same() {
-    if !may_make_namespaces("a_plain_user_sees_the_same") {
+    let Some(_turn) = turn("a_plain_user_sees_the_same") else {
         return;
-    }
-    // The folder of the build may be closed to other users, and so may the default one for temporary files.
-    let directory = tempfile::tempdir_in("/tmp").expect("makes a directory");
-    let program = directory.path().join("oncilla");
-    fs::copy(env!("CARGO_BIN_EXE_oncilla"), &program).expect("copies the program");
-    let scratch = directory.path().join("scratch");
-    fs::create_dir(&scratch).expect("makes a directory");
-    std::os::unix::fs::chown(&scratch, Some(NOBODY), Some(NOBODY)).expect("is root");
-    open_to_all(directory.path());
-    let json = demo(&program, &scratch, Some(NOBODY));
+    };
+    let nobody = Nobody::new();
+    let json = demo(&nobody.program, &nobody.scratch, Some(NOBODY));
     check(&json, "user-namespace");
-    assert_empty(&scratch);
+    assert_empty(&nobody.scratch);
 }
 
 #[test]
 fn a_killed_demo_leaves_nothing() {
-    if !may_make_namespaces("a_killed_demo_leaves_nothing") {
+    let Some(_turn) = turn("a_killed_demo_leaves_nothing") else {
         return;
-    }
+    };
     let directory = tempfile::tempdir().expect("makes a directory");
-    let mut demo = kept(directory.path());
+    let (mut demo, _) = kept(
+        Path::new(env!("CARGO_BIN_EXE_oncilla")),
+        directory.path(),
+        None,
+    );
     let processes = processes_of(directory.path());
     // The demo, the daemon, and the process that tidies up.
     assert!(processes.len() >= 2, "{processes:?}");
@@ -76,25 +75,47 @@ fn a_killed_demo_leaves_nothing() {
 }
 
 #[test]
-fn a_kept_lab_ends_when_told() {
-    if !may_make_namespaces("a_kept_lab_ends_when_told") {
+fn a_kept_lab_can_be_entered_and_ends_when_told() {
+    let Some(_turn) = turn("a_kept_lab_can_be_entered_and_ends_when_told") else {
         return;
-    }
+    };
     let directory = tempfile::tempdir().expect("makes a directory");
-    let mut demo = kept(directory.path());
-    let socket = find_socket(directory.path());
-    let show = Command::new(env!("CARGO_BIN_EXE_oncilla"))
-        .arg("--socket")
-        .arg(socket)
-        .args(["show", "interfaces", "-o", "json"])
-        .output()
-        .expect("starts");
-    assert!(
-        show.status.success(),
-        "{}",
-        String::from_utf8_lossy(&show.stderr)
+    enter_and_end(
+        Path::new(env!("CARGO_BIN_EXE_oncilla")),
+        directory.path(),
+        None,
     );
-    assert!(String::from_utf8_lossy(&show.stdout).contains("p2.10"));
+}
+
+#[test]
+fn a_plain_users_kept_lab_can_be_entered_and_ends_when_told() {
+    let Some(_turn) = turn("a_plain_users_kept_lab_can_be_entered_and_ends_when_told") else {
+        return;
+    };
+    let nobody = Nobody::new();
+    enter_and_end(&nobody.program, &nobody.scratch, Some(NOBODY));
+}
+
+/// Does what the demo says can be done with its lab.
+fn enter_and_end(program: &Path, scratch: &Path, user: Option<u32>) {
+    let (mut demo, text) = kept(program, scratch, user);
+    let command = |start: &str| {
+        let found = text
+            .lines()
+            .find_map(|line| Some(&line[line.find(start)?..]));
+        found
+            .unwrap_or_else(|| panic!("no line with {start:?} in:\n{text}"))
+            .to_owned()
+    };
+    // What iproute2 would say, without needing it.
+    let enter = command("nsenter").replace("ip -brief address", "cat /proc/self/net/dev");
+    assert!(
+        run(&enter, user).contains("eth0:"),
+        "the first namespace is that of host a"
+    );
+    let show = command(&format!("{} --socket", program.display()));
+    assert!(show.ends_with("show interfaces"), "{show}");
+    assert!(run(&show, user).contains("p2.10"));
 
     let pid = i32::try_from(demo.0.id()).expect("a process id");
     nix::sys::signal::kill(
@@ -104,8 +125,56 @@ fn a_kept_lab_ends_when_told() {
     .expect("signals");
     let status = demo.0.wait().expect("reaps");
     assert!(status.success(), "{status}");
-    assert_empty(directory.path());
-    assert!(processes_of(directory.path()).is_empty());
+    assert_empty(scratch);
+    assert!(processes_of(scratch).is_empty());
+}
+
+/// Runs a line of shell and returns what it prints.
+fn run(line: &str, user: Option<u32>) -> String {
+    let mut shell = Command::new("sh");
+    shell
+        .args(["-c", line])
+        .current_dir("/")
+        .stdin(Stdio::null());
+    become_user(&mut shell, user);
+    let output = shell.output().expect("starts");
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        output.status.success(),
+        "{line}: {}\n{errors}",
+        output.status
+    );
+    String::from_utf8(output.stdout).expect("prints UTF-8")
+}
+
+fn become_user(command: &mut Command, user: Option<u32>) {
+    if let Some(user) = user {
+        command.uid(user).gid(user);
+    }
+}
+
+/// What a plain user needs: the folder of the build may be closed to other users, and so may the default one for temporary files.
+struct Nobody {
+    program: PathBuf,
+    scratch: PathBuf,
+    _directory: tempfile::TempDir,
+}
+
+impl Nobody {
+    fn new() -> Self {
+        let directory = tempfile::tempdir_in("/tmp").expect("makes a directory");
+        let program = directory.path().join("oncilla");
+        fs::copy(env!("CARGO_BIN_EXE_oncilla"), &program).expect("copies the program");
+        let scratch = directory.path().join("s");
+        fs::create_dir(&scratch).expect("makes a directory");
+        std::os::unix::fs::chown(&scratch, Some(NOBODY), Some(NOBODY)).expect("is root");
+        fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).expect("is ours");
+        Self {
+            program,
+            scratch,
+            _directory: directory,
+        }
+    }
 }
 
 /// Ends with the test, however that ends.
@@ -125,9 +194,7 @@ fn demo(program: &Path, scratch: &Path, user: Option<u32>) -> serde_json::Value 
         .env("TMPDIR", scratch)
         .current_dir("/")
         .stdin(Stdio::null());
-    if let Some(user) = user {
-        command.uid(user).gid(user);
-    }
+    become_user(&mut command, user);
     let output = command.output().expect("starts");
     let (out, progress) = (
         String::from_utf8_lossy(&output.stdout),
@@ -207,9 +274,9 @@ fn check(json: &serde_json::Value, privilege: &str) {
     );
 }
 
-/// A demo whose lab is up.
-fn kept(scratch: &Path) -> Running {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_oncilla"));
+/// A demo whose lab is up, and what it says.
+fn kept(program: &Path, scratch: &Path, user: Option<u32>) -> (Running, String) {
+    let mut command = Command::new(program);
     command
         .args([
             "demo",
@@ -221,9 +288,11 @@ fn kept(scratch: &Path) -> Running {
             "0.1",
         ])
         .env("TMPDIR", scratch)
+        .current_dir("/")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
+    become_user(&mut command, user);
     let mut demo = Running(command.spawn().expect("starts"));
     let errors = demo.0.stderr.take().expect("piped");
     let progress = thread::spawn(move || std::io::read_to_string(errors));
@@ -231,20 +300,12 @@ fn kept(scratch: &Path) -> Running {
     let mut out = String::new();
     while let Some(Ok(line)) = lines.next() {
         if line.starts_with("Ctrl-C ends") {
-            return demo;
+            return (demo, out);
         }
         out.push_str(&line);
         out.push('\n');
     }
     panic!("the lab did not stay up:\n{out}\n{:?}", progress.join());
-}
-
-fn find_socket(scratch: &Path) -> PathBuf {
-    let entry = fs::read_dir(scratch)
-        .expect("reads")
-        .next()
-        .expect("has a directory");
-    entry.expect("reads").path().join("oncilla.sock")
 }
 
 /// Processes whose command line names something in a directory, or whose environment does.
@@ -271,9 +332,9 @@ fn processes() -> impl Iterator<Item = PathBuf> {
     })
 }
 
-/// `net:[4026532512]` of each namespace that a process has a descriptor of.
+/// `net:[4026532512]` of each namespace of a process that is not ours too.
 fn namespaces_of(process: u32) -> Vec<String> {
-    let mut found = net_links(&Path::new("/proc").join(process.to_string()).join("fd"));
+    let mut found = net_links(&Path::new("/proc").join(process.to_string()));
     found.sort();
     found.dedup();
     let own = fs::read_link("/proc/self/ns/net")
@@ -284,43 +345,38 @@ fn namespaces_of(process: u32) -> Vec<String> {
     found
 }
 
-/// Every namespace that any process is in or has a descriptor of.
+/// Every namespace of any process.
 fn all_namespaces() -> Vec<String> {
-    let processes = processes();
-    processes
-        .flat_map(|process| {
-            [
-                net_links(&process.join("fd")),
-                net_links(&process.join("ns")),
-            ]
-        })
-        .flatten()
+    processes()
+        .flat_map(|process| net_links(&process))
         .collect()
 }
 
-fn net_links(directory: &Path) -> Vec<String> {
-    // A process may end meanwhile.
-    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
-    let links = entries.filter_map(|entry| fs::read_link(entry.path()).ok());
+/// The namespaces that a process has descriptors of, and those that its threads are in. It may end meanwhile.
+fn net_links(process: &Path) -> Vec<String> {
+    let entries = |directory: PathBuf| {
+        let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+        entries.map(|entry| entry.path())
+    };
+    let threads = entries(process.join("task")).map(|thread| thread.join("ns/net"));
+    let links = entries(process.join("fd"))
+        .chain(threads)
+        .filter_map(|link| fs::read_link(link).ok());
     links
         .map(|link| link.display().to_string())
         .filter(|link| link.starts_with("net:["))
         .collect()
 }
 
-fn may_make_namespaces(test: &str) -> bool {
-    match Namespace::new("probe") {
-        Ok(_) => true,
-        Err(error) => {
-            println!("{test} is skipped: it needs root ({error})");
-            false
-        }
+/// Waits until no other demo of these tests runs: they would take each other's processors. `None` without privilege.
+fn turn(test: &str) -> Option<MutexGuard<'static, ()>> {
+    static TURN: Mutex<()> = Mutex::new(());
+    if let Err(error) = Namespace::new("probe") {
+        println!("{test} is skipped: it needs root ({error})");
+        return None;
     }
-}
-
-fn open_to_all(directory: &Path) {
-    use std::os::unix::fs::PermissionsExt;
-    fs::set_permissions(directory, fs::Permissions::from_mode(0o755)).expect("is ours");
+    // A test that failed says nothing about the others.
+    Some(TURN.lock().unwrap_or_else(PoisonError::into_inner))
 }
 
 fn wait_until(what: &str, is_so: impl Fn() -> bool) {

@@ -121,16 +121,27 @@ impl Gateway {
     }
 
     /// How it ended, where it did.
-    pub(super) fn ended(&mut self) -> Option<ExitStatus> {
+    fn ended(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().ok().flatten()
     }
 
-    /// An error, and behind it why the daemon died, if it did.
+    /// An error if the daemon ended during some work, for [`Gateway::explain`].
+    pub(super) fn outlived(&mut self, work: &str) -> anyhow::Result<()> {
+        match self.ended() {
+            Some(_) => bail!("`{work}` was cut short"),
+            None => Ok(()),
+        }
+    }
+
+    /// An error, and with it why the daemon died, if it did.
     pub(super) fn explain(&mut self, error: anyhow::Error) -> anyhow::Error {
         // What dies because of a request dies a little later than the request.
         thread::sleep(Duration::from_millis(50));
         match self.ended() {
-            Some(status) => error.context(died(status, &self.log)),
+            Some(status) => {
+                let tail = tail(&self.log);
+                anyhow!("the daemon ended ({status}), hence {error:#}; the end of its log:\n{tail}")
+            }
             None => error,
         }
     }

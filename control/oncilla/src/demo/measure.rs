@@ -211,6 +211,7 @@ fn gateway_round(
     for (case, result) in pings.iter().zip(&mut report.pings) {
         progress.say(&format!("pinging {} from {FROM}: {}", case.to, case.name));
         result.record(ping_once(lab, *case, plan.pings)?);
+        gateway.outlived(case.name)?;
     }
     progress.say("traceroute, path MTU, UDP, one packet's trace");
     look_around(lab, report)?;
@@ -235,6 +236,7 @@ fn gateway_round(
             ..TcpOptions::default()
         };
         result.record_verified(&tcp_once(lab, *case, &options)?, VERIFIED_BYTES);
+        gateway.outlived(case.name)?;
     }
     for _ in 0..plan.rounds {
         for (case, result) in transfers.iter().zip(&mut report.tcp) {
@@ -243,6 +245,7 @@ fn gateway_round(
                 case.to, case.name
             ));
             result.record(&tcp_once(lab, *case, &timed(plan))?);
+            gateway.outlived(case.name)?;
         }
     }
     lab.set_host_offloads(Offloads::ON)?;

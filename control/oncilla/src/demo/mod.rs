@@ -85,7 +85,10 @@ pub(crate) fn demo(args: &Args) -> anyhow::Result<()> {
     {
         keep::keep(&stage, &report, args.json)?;
     }
-    let first_line = |problem: &String| problem.lines().next().unwrap_or_default().to_owned();
+    let first_line = |problem: &String| {
+        let line = problem.lines().next().unwrap_or_default();
+        line.trim_end_matches("; the end of its log:").to_owned()
+    };
     match report.problems.as_slice() {
         [] => Ok(()),
         [one] => bail!("the demo failed: {}", first_line(one)),
