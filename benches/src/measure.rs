@@ -40,7 +40,7 @@ impl Default for Options {
             core: cores - 1,
             frames: None,
             workers: 1,
-            burst: 64,
+            burst: 256,
             pages: Pages::Reserved,
         }
     }

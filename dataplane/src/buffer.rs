@@ -619,6 +619,26 @@ impl<'a> BufferView<'a> {
         self.bytes_mut(packet).first_chunk_mut()
     }
 
+    /// `N` bytes around the current header: the first `BEFORE` of them lie in front of it, in the room for headers to come.
+    /// `None` where there is less room in front, or the first buffer holds fewer bytes behind.
+    #[inline(always)]
+    pub fn window_mut<'p, const BEFORE: usize, const N: usize>(
+        self,
+        packet: &'p mut Descriptor,
+    ) -> Option<&'p mut [u8; N]>
+    where
+        'a: 'p,
+    {
+        let offset = usize::from(packet.offset);
+        if offset < BEFORE || usize::from(packet.length) + BEFORE < N {
+            return None;
+        }
+        let start = self.data(packet.buffer)?;
+        // JUSTIFICATION: as in `bytes`.
+        // SAFETY: as in `bytes_mut`; the window begins at offset - BEFORE >= 0 and ends at most at offset + length <= REACH.
+        Some(unsafe { &mut *start.add(offset - BEFORE).cast::<[u8; N]>() })
+    }
+
     /// As [`Buffers::prefetch`].
     #[inline(always)]
     pub fn prefetch(self, packet: &Descriptor) {

@@ -31,7 +31,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "COUNT", default_value_t = 1)]
     workers: usize,
     /// Packets that a worker takes from a port at a time.
-    #[arg(long, value_name = "COUNT", default_value_t = 64)]
+    #[arg(long, value_name = "COUNT", default_value_t = 256)]
     burst: usize,
 }
 

@@ -110,8 +110,10 @@ impl Ring {
     }
 
     /// Keeps the packets' buffers, as many as there is room for; frees the others, also chains and packets of this host.
+    /// Returns the packets' bytes.
     #[inline]
-    pub(crate) fn take_in(&mut self, packets: &mut [Descriptor], buffers: &mut Buffers) {
+    pub(crate) fn take_in(&mut self, packets: &mut [Descriptor], buffers: &mut Buffers) -> u64 {
+        let mut bytes = 0;
         if self.pool.is_none() {
             self.pool = Some(buffers.pool().clone());
         }
@@ -123,11 +125,14 @@ impl Ring {
                     .flags()
                     .intersects(Flags::CHAINED.union(Flags::LOCAL));
             if !other && self.len < self.slots.len() {
+                bytes += packet.length();
                 self.push(packet);
             } else {
+                bytes += buffers.total_length(&packet);
                 buffers.free(packet);
             }
         }
+        bytes as u64
     }
 }
 
@@ -237,20 +242,22 @@ impl Queue for SinkQueue {
         if self.check.is_some() {
             self.verify(packets, buffers);
         }
-        let bytes: usize = packets
-            .iter()
-            .map(|packet| buffers.total_length(packet))
-            .sum();
+        let count = packets.len() as u64;
+        let bytes = match &self.recycler {
+            Some(recycler) => recycler.lock().take_in(packets, buffers),
+            None => {
+                let bytes = packets.iter().map(|packet| buffers.total_length(packet));
+                let bytes = bytes.sum::<usize>() as u64;
+                buffers.free_all(packets);
+                bytes
+            }
+        };
         // This queue is the only writer.
         let add = |counter: &AtomicU64, count: u64| {
             counter.store(counter.load(Ordering::Relaxed) + count, Ordering::Relaxed);
         };
-        add(&self.counters.packets, packets.len() as u64);
-        add(&self.counters.bytes, bytes as u64);
-        match &self.recycler {
-            Some(recycler) => recycler.lock().take_in(packets, buffers),
-            None => buffers.free_all(packets),
-        }
+        add(&self.counters.packets, count);
+        add(&self.counters.bytes, bytes);
         packets.len()
     }
 

@@ -1,20 +1,28 @@
 //! `ethernet-input`: finds out which interface a frame belongs to and what it carries.
 //!
 //! - Input: frames as a port received them, at their Ethernet header; interface = port number.
-//! - Output: packets at their network header, interface = interface number, flag LINK_BROADCAST where it was not sent to us alone.
+//! - Output: packets at their network header (to the lookups those that the input nodes' stage passed here), interface = interface number, flag LINK_BROADCAST where it was not sent to us alone.
 //! - Reads: snapshot.ports, snapshot.interfaces
 //! - State: none
 //! - Standard: IEEE 802.3, 802.1Q, 802.1ad
 //! - Cost: 4 ticks (pg-ip4base)
 
-use dataplane::{Context, Descriptor, Flags, Frame, InterfaceCounter, Node, Verdict};
+use dataplane::{BufferView, Context, Descriptor, Flags, Frame, InterfaceCounter, Node, Verdict};
+use tables::{Lpm4, Lpm6};
 use wire::EtherType;
 
 use crate::snapshot::{Interface, NO_INTERFACE, Port, Snapshot};
+use crate::{ip4, ip6};
 
 dataplane::next_nodes! {
     /// Where `ethernet-input` sends packets.
-    pub enum Next { Ip4 => "ip4-input", Ip6 => "ip6-input", Arp => "arp-input" }
+    pub enum Next {
+        Ip4Lookup => "ip4-lookup",
+        Ip6Lookup => "ip6-lookup",
+        Ip4 => "ip4-input",
+        Ip6 => "ip6-input",
+        Arp => "arp-input",
+    }
 }
 
 dataplane::drop_reasons! {
@@ -33,29 +41,41 @@ dataplane::drop_reasons! {
 #[derive(Default)]
 pub struct EthernetInput;
 
-/// What is the same for all untagged frames of a port.
-struct Untagged<'a> {
+/// What is the same for all frames of an interface.
+#[derive(Clone, Copy)]
+struct Station<'a> {
     interface: Option<&'a Interface>,
-    /// The first eight bytes of a frame for the interface alone, under [`Untagged::MASK`].
+    /// The first eight bytes of a frame for the interface alone, under [`Station::MASK`].
     head: u64,
+    /// The tables, where no feature stands between input and lookup.
+    ip4: Option<&'a Lpm4>,
+    ip6: Option<&'a Lpm6>,
 }
 
-impl<'a> Untagged<'a> {
+impl<'a> Station<'a> {
     /// The destination, and the bit of the source that makes it a multicast address.
     const MASK: u64 = u64::from_ne_bytes([0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1, 0]);
 
-    fn of(snapshot: &'a Snapshot, port: u16) -> Self {
-        let interface = snapshot.interface(port);
+    fn of(snapshot: &'a Snapshot, number: u16) -> Self {
+        let interface = snapshot.interface(number);
         let head = interface.map_or(u64::MAX, |interface| {
             let [a, b, c, d, e, f] = interface.mac.octets();
             u64::from_ne_bytes([a, b, c, d, e, f, 0, 0])
         });
-        Self { interface, head }
+        let vrf = snapshot.vrf_of(number);
+        let ip4 = interface.filter(|interface| interface.ip4_unicast.is_empty());
+        let ip6 = interface.filter(|interface| interface.ip6_enabled());
+        Self {
+            interface,
+            head,
+            ip4: ip4.and(vrf).map(|vrf| &vrf.ip4),
+            ip6: ip6.and(vrf).map(|vrf| &vrf.ip6),
+        }
     }
 }
 
-/// How far ahead the headers are prefetched.
-const AHEAD: usize = 8;
+/// Flags of packets that the input nodes themselves must see: longer than a buffer, by broadcast, or followed.
+const SPECIAL: Flags = ip4::input::SPECIAL.union(Flags::TRACED);
 
 impl Node<Snapshot> for EthernetInput {
     const NAME: &'static str = "ethernet-input";
@@ -64,55 +84,81 @@ impl Node<Snapshot> for EthernetInput {
 
     fn process(&mut self, frame: &mut Frame, cx: &mut Context<'_, Snapshot>) {
         let (packets, verdicts) = frame.parts_mut();
-        for packet in packets.iter().take(AHEAD) {
-            cx.view.prefetch(packet);
-        }
         let mut port = packets
             .first()
             .map_or(NO_INTERFACE, |packet| packet.interface);
-        let mut untagged = Untagged::of(cx.snapshot, port);
+        let mut untagged = Station::of(cx.snapshot, port);
+        let mut tagged = (NO_INTERFACE, untagged);
         let (mut count, mut bytes) = (0, 0);
         let view = cx.view;
-        for at in 0..packets.len() {
-            if let Some(ahead) = packets.get(at + AHEAD) {
-                view.prefetch(ahead);
-            }
-            let packet = &mut packets[at];
-            if packet.interface != port {
+        let mut at = 0;
+        while at < packets.len() {
+            if packets[at].interface != port {
                 cx.count(port, InterfaceCounter::Rx, count, bytes);
                 (count, bytes) = (0, 0);
-                port = packet.interface;
-                untagged = Untagged::of(cx.snapshot, port);
+                port = packets[at].interface;
+                untagged = Station::of(cx.snapshot, port);
             }
+            if let Some(table) = untagged.ip4 {
+                let (packets, verdicts) = (&mut packets[at..], &mut verdicts[at..]);
+                let run = plain_ip4(packets, verdicts, port, untagged.head, table, view);
+                at += run.0;
+                count += run.0 as u64;
+                bytes += run.1;
+                if packets.len() == run.0 || packets[run.0].interface != port {
+                    continue;
+                }
+            }
+            if let Some(table) = untagged.ip6 {
+                let (packets, verdicts) = (&mut packets[at..], &mut verdicts[at..]);
+                let run = plain_ip6(packets, verdicts, port, untagged.head, table, view);
+                at += run.0;
+                count += run.0 as u64;
+                bytes += run.1;
+                if run.0 > 0 {
+                    continue;
+                }
+            }
+            let (packet, verdict) = (&mut packets[at], &mut verdicts[at]);
+            at += 1;
             let mut length = packet.length();
             if packet.flags().contains(Flags::CHAINED) {
                 length = cx.buffers.total_length(packet);
             }
-            let Some(head) = view.head::<14>(packet) else {
-                verdicts[at] = Verdict::discard(Drop::Truncated);
-                continue;
-            };
-            // Taken as one chunk, so that it is one load.
-            let first = head
-                .first_chunk::<8>()
-                .map_or(0, |chunk| u64::from_ne_bytes(*chunk));
-            if first & Untagged::MASK == untagged.head {
-                let next = match [head[12], head[13]] {
-                    [0x08, 0x00] => Some(Next::Ip4),
-                    [0x86, 0xdd] => Some(Next::Ip6),
-                    _ => None,
-                };
-                // The header was read, so it is there.
-                if let Some(next) = next
-                    && packet.advance(14)
+            // Tags and the rest of IP, without a feature in between or with one.
+            if let Some(head) = view.head::<18>(packet) {
+                let first = u64::from_ne_bytes([
+                    head[0], head[1], head[2], head[3], head[4], head[5], head[6], head[7],
+                ]) & Station::MASK;
+                let (outer, inner) = ([head[12], head[13]], [head[16], head[17]]);
+                let vid = usize::from(u16::from_be_bytes([head[14] & 15, head[15]]));
+                if first == untagged.head
+                    && let Some(next) = plain(outer, 14, packet, view, &untagged)
                 {
-                    verdicts[at] = next.into();
+                    *verdict = next.into();
                     count += 1;
                     bytes += length as u64;
                     continue;
                 }
+                if outer == [0x81, 0x00]
+                    && let Some(ports) = cx.snapshot.ports.get(usize::from(port))
+                    && let Some(number) = ports.vlans.get(vid)
+                    && *number != NO_INTERFACE
+                {
+                    if tagged.0 != *number {
+                        tagged = (*number, Station::of(cx.snapshot, *number));
+                    }
+                    if first == tagged.1.head
+                        && let Some(next) = plain(inner, 18, packet, view, &tagged.1)
+                    {
+                        packet.interface = *number;
+                        cx.count(*number, InterfaceCounter::Rx, 1, length as u64);
+                        *verdict = next.into();
+                        continue;
+                    }
+                }
             }
-            verdicts[at] = match other(packet, cx, &untagged) {
+            *verdict = match other(packet, cx, &untagged) {
                 Ok(next) => {
                     if packet.interface == port {
                         count += 1;
@@ -129,11 +175,144 @@ impl Node<Snapshot> for EthernetInput {
     }
 }
 
-/// Everything that is not an untagged IP frame for us alone.
+/// Almost all packets: no tag, IPv4 for us alone, nothing between input and lookup. Decides about them from the front of the slice up to
+/// the first that is something else; returns how many there were and their bytes. A function of its own keeps what its loop needs in
+/// registers.
+#[inline(never)]
+fn plain_ip4(
+    packets: &mut [Descriptor],
+    verdicts: &mut [Verdict],
+    port: u16,
+    station: u64,
+    table: &Lpm4,
+    view: BufferView<'_>,
+) -> (usize, u64) {
+    let mut bytes = 0;
+    for (at, (packet, verdict)) in packets.iter_mut().zip(verdicts).enumerate() {
+        let Some(head) = view.head::<34>(packet) else {
+            return (at, bytes);
+        };
+        let (Some(first), Some(ip)) = (head.first_chunk::<8>(), head.last_chunk::<20>()) else {
+            return (at, bytes);
+        };
+        let length = packet.length();
+        let for_us = u64::from_ne_bytes(*first) & Station::MASK == station;
+        let Some(total_length) = ip4::input::plain(ip, length - 14) else {
+            return (at, bytes);
+        };
+        if !for_us
+            || packet.interface != port
+            || packet.flags().intersects(SPECIAL)
+            || [head[12], head[13]] != [0x08, 0x00]
+        {
+            return (at, bytes);
+        }
+        packet.word = u32::from_be_bytes([ip[16], ip[17], ip[18], ip[19]]);
+        table.prefetch(packet.word);
+        bytes += length as u64;
+        // The header was read, so it is there.
+        let advanced = packet.advance(14);
+        debug_assert!(advanced);
+        packet.truncate(total_length);
+        *verdict = Next::Ip4Lookup.into();
+    }
+    (packets.len(), bytes)
+}
+
+/// As [`plain_ip4`], for IPv6.
+#[inline(never)]
+fn plain_ip6(
+    packets: &mut [Descriptor],
+    verdicts: &mut [Verdict],
+    port: u16,
+    station: u64,
+    table: &Lpm6,
+    view: BufferView<'_>,
+) -> (usize, u64) {
+    let mut bytes = 0;
+    for (at, (packet, verdict)) in packets.iter_mut().zip(verdicts).enumerate() {
+        let Some(head) = view.head::<54>(packet) else {
+            return (at, bytes);
+        };
+        let (Some(first), Some(ip)) = (head.first_chunk::<8>(), head.last_chunk::<40>()) else {
+            return (at, bytes);
+        };
+        let length = packet.length();
+        let for_us = u64::from_ne_bytes(*first) & Station::MASK == station;
+        let Some(total_length) = ip6::input::plain(ip, length - 14) else {
+            return (at, bytes);
+        };
+        if !for_us
+            || packet.interface != port
+            || packet.flags().intersects(SPECIAL)
+            || [head[12], head[13]] != [0x86, 0xdd]
+        {
+            return (at, bytes);
+        }
+        table.prefetch(ip6::input::destination(ip));
+        bytes += length as u64;
+        // The header was read, so it is there.
+        let advanced = packet.advance(14);
+        debug_assert!(advanced);
+        packet.truncate(total_length);
+        *verdict = Next::Ip6Lookup.into();
+    }
+    (packets.len(), bytes)
+}
+
+/// An IP packet behind `header` bytes of link-layer header: its input node's stage at once, where nothing needs to see the packet in
+/// between; else to its input node. `None` for other protocols.
+#[inline(always)]
+fn plain(
+    ethertype: [u8; 2],
+    header: usize,
+    packet: &mut Descriptor,
+    view: BufferView<'_>,
+    station: &Station<'_>,
+) -> Option<Next> {
+    match ethertype {
+        [0x08, 0x00] => {
+            if !packet.advance(header) {
+                return None;
+            }
+            if !packet.flags().intersects(SPECIAL)
+                && let Some(table) = station.ip4
+                && let Some(ip) = view.head::<20>(packet)
+                && let Some(total_length) = ip4::input::plain(ip, packet.length())
+            {
+                packet.word = u32::from_be_bytes([ip[16], ip[17], ip[18], ip[19]]);
+                table.prefetch(packet.word);
+                packet.truncate(total_length);
+                return Some(Next::Ip4Lookup);
+            }
+            Some(Next::Ip4)
+        }
+        [0x86, 0xdd] => {
+            if !packet.advance(header) {
+                return None;
+            }
+            if !packet.flags().intersects(SPECIAL)
+                && let Some(table) = station.ip6
+                && let Some(ip) = view.head::<40>(packet)
+                && let Some(total_length) = ip6::input::plain(ip, packet.length())
+            {
+                table.prefetch(ip6::input::destination(ip));
+                packet.truncate(total_length);
+                return Some(Next::Ip6Lookup);
+            }
+            Some(Next::Ip6)
+        }
+        _ => None,
+    }
+}
+
+/// Everything that is not an IP frame for us alone with one tag at the most.
+#[cold]
+#[inline(never)]
 fn other(
     packet: &mut Descriptor,
     cx: &Context<'_, Snapshot>,
-    untagged: &Untagged<'_>,
+    untagged: &Station<'_>,
 ) -> Result<Next, Drop> {
     let bytes = cx.buffers.bytes(packet);
     let tagged = wire::vlan::parse_vlans(bytes).map_err(|_| Drop::Truncated)?;

@@ -10,7 +10,7 @@ use wire::MacAddr;
 ///
 /// ```text
 ///  word 0   first 8 bytes of the header: the destination address is among them, so a new one is one store
-///  word 1   bytes 8 to 16                      word 2   its last 8 bytes
+///  word 1   bytes 16 to 8 before its end (longer headers)      word 2   its last 8 bytes
 ///  word 3   length 8 | state 8 | port 16 | MTU 16 | interface 16
 ///  word 4,5 the neighbour's address            word 6   flags           word 7   when last used
 /// ```
@@ -118,25 +118,27 @@ impl Adjacency {
         }
     }
 
-    /// Writes the header over the first `hot.header_len()` bytes of `out`, which must be at least 14 long and have that length in
-    /// front of the IP header; a shorter slice is left as it is.
+    /// Writes the header so that it ends where the window ends, at the network header; returns its length.
     #[inline(always)]
-    pub fn write(&self, out: &mut [u8]) {
-        let len = out.len();
+    pub fn write(&self, hot: Hot, window: &mut [u8; Rewrite::MAX_LEN]) -> usize {
         let word = |at: usize| self.words[at].load(Ordering::Relaxed).to_ne_bytes();
-        if len < 14 {
-            return;
+        let first = match hot.header_len() {
+            18 => 4,
+            22 => 0,
+            _ => 8,
+        };
+        if first < 8 {
+            window[6..14].copy_from_slice(&word(1));
         }
-        out[..8].copy_from_slice(&word(0));
-        if len > 16 {
-            out[8..16].copy_from_slice(&word(1));
-        }
-        out[len - 8..].copy_from_slice(&word(2));
+        // After word 1, which overlaps it: only this one follows the neighbour's address.
+        window[first..first + 8].copy_from_slice(&word(0));
+        window[14..22].copy_from_slice(&word(2));
+        Rewrite::MAX_LEN - first
     }
 
-    /// As [`Adjacency::write`] for the usual header of 14 bytes.
+    /// Writes a header of 14 bytes ([`Hot::is_plain`]).
     #[inline(always)]
-    pub fn write_ethernet(&self, out: &mut [u8; 14]) {
+    pub fn write_plain(&self, out: &mut [u8; 14]) {
         out[..8].copy_from_slice(&self.words[0].load(Ordering::Relaxed).to_ne_bytes());
         out[6..].copy_from_slice(&self.words[2].load(Ordering::Relaxed).to_ne_bytes());
     }
@@ -154,6 +156,12 @@ impl Adjacency {
         } else {
             IpAddr::V4(Ipv4Addr::from_bits(low as u32))
         }
+    }
+
+    /// The number of a second for [`Adjacency::touch`] (2^30 ns, from 1 on: 0 means never).
+    #[inline(always)]
+    pub const fn second(now_ns: u64) -> u64 {
+        (now_ns >> 30) + 1
     }
 
     /// Notes that it carries traffic in this second (of the worker's clock): stores at most once per second.
@@ -224,7 +232,7 @@ impl Adjacency {
             u64::from_ne_bytes(word)
         };
         self.words[0].store(word(0), Ordering::Relaxed);
-        self.words[1].store(word(8), Ordering::Relaxed);
+        self.words[1].store(word(bytes.len().saturating_sub(16)), Ordering::Relaxed);
         self.words[2].store(word(bytes.len() - 8), Ordering::Relaxed);
     }
 
@@ -269,8 +277,18 @@ mod tests {
             assert!(!adjacency.hot().is_complete());
             let mac = MacAddr::new([2, 4, 6, 8, 10, 12]);
             adjacency.complete(mac);
-            let mut out = vec![0; usize::from(len)];
-            adjacency.write(&mut out);
+            let mut window = [0; Rewrite::MAX_LEN];
+            assert_eq!(
+                adjacency.write(adjacency.hot(), &mut window),
+                usize::from(len)
+            );
+            if adjacency.hot().is_plain() {
+                let mut plain = [0; 14];
+                adjacency.write_plain(&mut plain);
+                assert_eq!(plain, window[8..]);
+            }
+            assert_eq!(adjacency.hot().is_plain(), len == 14);
+            let out = &window[Rewrite::MAX_LEN - usize::from(len)..];
             assert_eq!(out[..6], mac.octets());
             assert_eq!(out[6..], header[6..]);
             let hot = adjacency.hot();
@@ -282,11 +300,6 @@ mod tests {
                 (hot.state(), adjacency.address(), adjacency.mac()),
                 (AdjacencyState::Complete, address, mac)
             );
-            if len == 14 {
-                let mut out = [0; 14];
-                adjacency.write_ethernet(&mut out);
-                assert_eq!(out[6..], header[6..]);
-            }
         }
         assert!(Rewrite::new(&[0; 13]).is_none() && Rewrite::new(&[0; 23]).is_none());
     }

@@ -77,25 +77,18 @@ impl Node<Snapshot> for Ip4Input {
                     *verdict = Verdict::discard(Drop::Truncated);
                     continue;
                 };
-                let total_length = usize::from(u16::from_be_bytes([header[2], header[3]]));
                 let destination =
                     u32::from_be_bytes([header[16], header[17], header[18], header[19]]);
-                // Version 4 without options; the checksum; lengths; unicast addresses of hosts; a frame to us alone.
-                let plain = (header[0] == 0x45)
-                    & checksum::ip4_header_is_valid(header)
-                    & (total_length.wrapping_sub(20) <= packet.length() - 20)
-                    & (NOT_A_HOST[usize::from(header[12])] | NOT_A_HOST[usize::from(header[16])]
-                        == 0)
-                    & !packet
-                        .flags()
-                        .intersects(Flags::CHAINED.union(Flags::LINK_BROADCAST));
-                packet.word = destination;
-                if plain {
+                if !packet.flags().intersects(SPECIAL)
+                    && let Some(total_length) = plain(header, packet.length())
+                {
+                    packet.word = destination;
                     table.prefetch(destination);
                     packet.truncate(total_length);
                     *verdict = on;
                     continue;
                 }
+                packet.word = destination;
                 *verdict = match other(packet, cx) {
                     Ok(Next::Lookup) => on,
                     Ok(next) => next.into(),
@@ -104,6 +97,22 @@ impl Node<Snapshot> for Ip4Input {
             }
         }
     }
+}
+
+/// Flags of packets that need more than a look: longer than a buffer, or not sent to us alone.
+pub(crate) const SPECIAL: Flags = Flags::CHAINED.union(Flags::LINK_BROADCAST);
+
+/// The stage of this node that almost all packets pass: version 4 without options, checksum, lengths, addresses of
+/// hosts. For packets without [`SPECIAL`] flags. Returns the total length.
+#[inline(always)]
+pub(crate) fn plain(header: &[u8; 20], available: usize) -> Option<usize> {
+    let total_length = usize::from(u16::from_be_bytes([header[2], header[3]]));
+    let plain = (header[0] == 0x45)
+        & checksum::ip4_header_is_valid(header)
+        & (total_length >= 20)
+        & (total_length <= available)
+        & (NOT_A_HOST[usize::from(header[12])] | NOT_A_HOST[usize::from(header[16])] == 0);
+    plain.then_some(total_length)
 }
 
 /// By an address's first byte: 1 where no host can have it (0/8, 127/8, 224/4, 240/4).

@@ -12,8 +12,8 @@ use wire::checksum;
 
 use crate::fib::{Adjacency, Hot};
 use crate::icmp::ErrorWord;
-use crate::output::Sent;
-use crate::snapshot::Snapshot;
+use crate::output::{Sent, forward};
+use crate::snapshot::{NO_INTERFACE, Snapshot};
 
 dataplane::next_nodes! {
     /// Where `ip4-rewrite` sends packets.
@@ -42,9 +42,6 @@ pub struct Ip4Rewrite;
 /// Bit "don't fragment" in bytes 6 and 7 of the header.
 const DONT_FRAGMENT: u8 = 0x40;
 
-/// How far ahead headers are prefetched: frames of many packets have pushed the first ones out of the nearest cache.
-const AHEAD: usize = 6;
-
 impl Node<Snapshot> for Ip4Rewrite {
     const NAME: &'static str = "ip4-rewrite";
     type Next = Next;
@@ -52,87 +49,60 @@ impl Node<Snapshot> for Ip4Rewrite {
 
     fn process(&mut self, frame: &mut Frame, cx: &mut Context<'_, Snapshot>) {
         let (packets, verdicts) = frame.parts_mut();
-        let forwarding = cx.snapshot.forwarding.view();
-        // Zero means never.
-        let second = (cx.now_ns >> 30) + 1;
-        let view = cx.view;
-        let mut sent = Sent::default();
-        for at in 0..packets.len() {
-            if let Some(ahead) = packets.get(at + AHEAD) {
-                view.prefetch(ahead);
-            }
-            let (packet, verdict) = (&mut packets[at], &mut verdicts[at]);
+        let (forwarding, view) = (cx.snapshot.forwarding.view(), cx.view);
+        let second = Adjacency::second(cx.now_ns);
+        let mut sent = Sent::NONE;
+        for (packet, verdict) in packets.iter_mut().zip(verdicts) {
             let adjacency = forwarding.adjacency(packet.word);
             let hot = adjacency.hot();
-            if hot.interface() != sent.interface {
-                sent.flush(cx);
-                sent = Sent::on(hot.interface(), cx.snapshot);
+            if !sent.is_for(hot.interface()) {
+                sent = sent.next(hot.interface(), cx);
             }
-            // Almost all packets get a header of 14 bytes: header and packet are looked at as one.
-            let plain = hot.is_plain()
-                & sent.up
-                & !packet
-                    .flags()
-                    .intersects(Flags::OFFLOAD.union(Flags::LOCAL));
-            if plain && packet.retreat(14) {
-                if let Some(frame) = view.head_mut::<34>(packet) {
-                    let length = u32::from(u16::from_be_bytes([frame[16], frame[17]]));
-                    if frame[22] > 1 && length <= u32::from(hot.mtu()) {
-                        frame[22] -= 1;
-                        let sum =
-                            checksum::decrement_ttl(u16::from_be_bytes([frame[24], frame[25]]));
-                        frame[24..26].copy_from_slice(&sum.to_be_bytes());
-                        let (link, _) = frame
-                            .split_first_chunk_mut::<14>()
-                            .unwrap_or_else(|| unreachable!("34 bytes"));
-                        adjacency.write_ethernet(link);
-                        adjacency.touch(second);
-                        sent.count(u64::from(length) + 14);
-                        packet.word = u32::from(hot.port().0);
-                        *verdict = Next::PortTx.into();
-                        continue;
-                    }
+            let up = sent.is_for(hot.interface());
+            if up
+                && !packet.flags().intersects(forward::SPECIAL)
+                && let Some(bytes) = forward::ip4(packet, view, adjacency, hot)
+            {
+                adjacency.touch(second);
+                sent = sent.plus(bytes);
+                *verdict = Next::PortTx.into();
+                continue;
+            }
+            *verdict = match slow(packet, cx, adjacency, hot, up) {
+                Ok((next @ (Next::PortTx | Next::InterfaceOutput), bytes)) => {
+                    adjacency.touch(second);
+                    sent = sent.plus(bytes);
+                    next.into()
                 }
-                // It was moved back by as much just now.
-                let advanced = packet.advance(14);
-                debug_assert!(advanced);
-            }
-            *verdict = match slow(packet, cx, adjacency, hot, &mut sent, second) {
-                Ok(next) => next.into(),
+                Ok((next, _)) => next.into(),
                 Err(reason) => Verdict::discard(reason),
             };
         }
-        sent.flush(cx);
+        sent.next(NO_INTERFACE, cx);
     }
 }
 
-/// Packets that need more than a look, up to their link-layer header.
+/// Packets that need more than a look, up to their link-layer header; with the bytes sent.
+#[cold]
 #[inline(never)]
 fn slow(
     packet: &mut Descriptor,
     cx: &Context<'_, Snapshot>,
     adjacency: &Adjacency,
     hot: Hot,
-    sent: &mut Sent,
-    second: u64,
-) -> Result<Next, Drop> {
+    up: bool,
+) -> Result<(Next, u64), Drop> {
     let next = other(packet, cx, hot)?;
     if !matches!(next, Next::PortTx | Next::InterfaceOutput) {
-        return Ok(next);
+        return Ok((next, 0));
     }
-    if !sent.up {
+    if !up {
         return Err(Drop::InterfaceDown);
     }
-    let header = cx.buffers.head::<20>(packet).ok_or(Drop::Truncated)?;
-    let length = u32::from(u16::from_be_bytes([header[2], header[3]]));
-    if !packet.retreat(hot.header_len()) {
-        return Err(Drop::NoRoom);
-    }
-    adjacency.write(&mut cx.buffers.bytes_mut(packet)[..hot.header_len()]);
-    adjacency.touch(second);
-    sent.count(u64::from(length) + hot.header_len() as u64);
-    packet.word = u32::from(hot.port().0);
-    Ok(next)
+    let header = cx.view.head::<20>(packet).ok_or(Drop::Truncated)?;
+    let length = u64::from(u16::from_be_bytes([header[2], header[3]]));
+    let link = forward::link_header(packet, cx.view, adjacency, hot).ok_or(Drop::NoRoom)?;
+    Ok((next, length + link))
 }
 
 #[inline(always)]
@@ -145,6 +115,7 @@ fn decrement_ttl(cx: &Context<'_, Snapshot>, packet: &mut Descriptor) {
 }
 
 /// Packets that need more than a look: unresolved neighbours, expired packets, long packets, our own, trains.
+#[cold]
 #[inline(never)]
 fn other(packet: &mut Descriptor, cx: &Context<'_, Snapshot>, hot: Hot) -> Result<Next, Drop> {
     if !hot.is_complete() {

@@ -56,18 +56,10 @@ impl Node<Snapshot> for Ip6Input {
                 *verdict = Verdict::discard(Drop::Truncated);
                 continue;
             };
-            let total_length = usize::from(u16::from_be_bytes([header[4], header[5]])) + 40;
-            // Version 6; lengths; global unicast both (2000::/3 has no special addresses to care about); a frame for us alone.
-            let plain = enabled
-                & (header[0] >> 4 == 6)
-                & (header[8] >> 5 == 1)
-                & (header[24] >> 5 == 1)
-                & (total_length > 40)
-                & (total_length <= packet.length())
-                & !packet
-                    .flags()
-                    .intersects(Flags::CHAINED.union(Flags::LINK_BROADCAST));
-            if plain {
+            if enabled
+                && !packet.flags().intersects(crate::ip4::input::SPECIAL)
+                && let Some(total_length) = plain(header, packet.length())
+            {
                 if let Some(table) = table {
                     table.prefetch(destination(header));
                 }
@@ -83,6 +75,19 @@ impl Node<Snapshot> for Ip6Input {
     }
 }
 
+/// The stage of this node that almost all packets pass: version 6, lengths, global unicast addresses both (2000::/3 has no
+/// special ones to care about). For packets without the flags of `ip4::input::SPECIAL`. Returns the total length.
+#[inline(always)]
+pub(crate) fn plain(header: &[u8; 40], available: usize) -> Option<usize> {
+    let total_length = usize::from(u16::from_be_bytes([header[4], header[5]])) + 40;
+    let plain = (header[0] >> 4 == 6)
+        & (header[8] >> 5 == 1)
+        & (header[24] >> 5 == 1)
+        & (total_length > 40)
+        & (total_length <= available);
+    plain.then_some(total_length)
+}
+
 /// The destination address in host order.
 #[inline(always)]
 pub(crate) fn destination(header: &[u8; 40]) -> u128 {
@@ -92,6 +97,7 @@ pub(crate) fn destination(header: &[u8; 40]) -> u128 {
 }
 
 /// Validates clause by clause, with a reason for each.
+#[cold]
 #[inline(never)]
 fn other(
     packet: &mut Descriptor,

@@ -1,24 +1,28 @@
 //! `ip6-lookup`: longest-prefix match; finds out how a packet goes on.
 //!
 //! - Input: packets at their IPv6 header; interface = whose VRF to use, and the link of link-local destinations.
-//! - Output: word = adjacency to `ip6-rewrite`, the interface to glean on to `ip6-glean`, the error to `icmp6-error`.
+//! - Output: word = port to `port-tx` (frames that the stage of `ip6-rewrite` made here), adjacency to `ip6-rewrite`, the interface to glean on to `ip6-glean`, the error to `icmp6-error`.
 //! - Reads: snapshot.vrfs, snapshot.forwarding
 //! - State: none
 //! - Standard: RFC 8200, RFC 4443 section 3.1, RFC 2992 (several next hops)
 //! - Cost: 12 ticks with few routes (pg-ip6base)
 
-use dataplane::{Context, Descriptor, FRAME_SIZE, Frame, Node, Verdict};
+use dataplane::{
+    BufferView, Context, Descriptor, FRAME_SIZE, Flags, Frame, InterfaceCounter, Node, Verdict,
+};
 
 use super::input::destination;
-use crate::fib::{Group, RouteAction, scoped};
+use crate::fib::{Adjacency, ForwardingView, Group, RouteAction, scoped};
 use crate::flow_hash;
 use crate::icmp::ErrorWord;
 use crate::neighbour::GLEAN_INTERFACE;
+use crate::output::forward;
 use crate::snapshot::Snapshot;
 
 dataplane::next_nodes! {
     /// Where `ip6-lookup` sends packets.
     pub enum Next {
+        PortTx => "port-tx",
         Rewrite => "ip6-rewrite",
         Local => "ip6-local",
         Glean => "ip6-glean",
@@ -85,18 +89,76 @@ impl Node<Snapshot> for Ip6Lookup {
             for ((packet, verdict), number) in decided.zip(&self.groups[..run]) {
                 let group = forwarding.group(*number);
                 if group.action() == RouteAction::Forward {
+                    *verdict = Next::Rewrite.into();
                     packet.word = group.payload();
                     forwarding.prefetch_adjacency(packet.word);
-                    *verdict = Next::Rewrite.into();
                 } else {
                     *verdict = other(packet, group, cx);
                 }
             }
         }
+        rewrite(packets, verdicts, cx);
     }
 }
 
+/// The next node's stage at once, where nothing needs to see the packet in between. A loop of its own: the chain of loads of the
+/// look-up and the stores here would otherwise wait for each other.
+fn rewrite(packets: &mut [Descriptor], verdicts: &mut [Verdict], cx: &Context<'_, Snapshot>) {
+    let forwarding = cx.snapshot.forwarding.view();
+    let second = Adjacency::second(cx.now_ns);
+    let mut at = 0;
+    while at < packets.len() {
+        // The adjacency of the next packet says which interface the next run leaves by.
+        let interface = forwarding.adjacency(packets[at].word).hot().interface();
+        let decided = verdicts[at] == Verdict::from(Next::Rewrite);
+        if !decided || cx.snapshot.interface(interface).is_none() {
+            at += 1;
+            continue;
+        }
+        let (packets, verdicts) = (&mut packets[at..], &mut verdicts[at..]);
+        let (count, bytes) = run(packets, verdicts, interface, forwarding, second, cx.view);
+        if count > 0 {
+            cx.count(interface, InterfaceCounter::Tx, count as u64, bytes);
+        }
+        // A packet that ended the run at once is left to `ip6-rewrite`.
+        at += count.max(1);
+    }
+}
+
+/// Rewrites packets from the front of the slice that leave by one interface, up to the first that does not or needs another look;
+/// returns how many there were and their bytes. A function of its own keeps what its loop needs in registers.
+#[inline(never)]
+fn run(
+    packets: &mut [Descriptor],
+    verdicts: &mut [Verdict],
+    interface: u16,
+    forwarding: ForwardingView<'_>,
+    second: u64,
+    view: BufferView<'_>,
+) -> (usize, u64) {
+    const SPECIAL: Flags = Flags::TRACED.union(forward::SPECIAL);
+    let mut sum = 0;
+    for (at, (packet, verdict)) in packets.iter_mut().zip(verdicts).enumerate() {
+        let adjacency = forwarding.adjacency(packet.word);
+        let hot = adjacency.hot();
+        if hot.interface() != interface
+            || *verdict != Verdict::from(Next::Rewrite)
+            || packet.flags().intersects(SPECIAL)
+        {
+            return (at, sum);
+        }
+        let Some(bytes) = forward::ip6(packet, view, adjacency, hot) else {
+            return (at, sum);
+        };
+        adjacency.touch(second);
+        sum += bytes;
+        *verdict = Next::PortTx.into();
+    }
+    (packets.len(), sum)
+}
+
 /// Routes that do not lead to one neighbour.
+#[cold]
 #[inline(never)]
 fn other(packet: &mut Descriptor, group: Group, cx: &Context<'_, Snapshot>) -> Verdict {
     let unreachable =

@@ -1,6 +1,7 @@
 //! Output: what stands between a rewritten packet and its port.
 
 pub mod checksum;
+pub(crate) mod forward;
 pub mod gso_segment;
 pub mod interface_output;
 mod sent;

@@ -5,53 +5,50 @@ use dataplane::{Context, InterfaceCounter};
 use crate::snapshot::{NO_INTERFACE, Snapshot};
 
 /// Packets and bytes that left by one interface and are not yet counted.
+#[derive(Clone, Copy)]
 pub(crate) struct Sent {
-    pub(crate) interface: u16,
-    /// Whether the interface is up.
-    pub(crate) up: bool,
+    interface: u16,
     packets: u64,
     bytes: u64,
 }
 
-impl Default for Sent {
-    /// By no interface.
-    fn default() -> Self {
-        Self {
-            interface: NO_INTERFACE,
-            up: false,
-            packets: 0,
-            bytes: 0,
-        }
-    }
-}
-
 impl Sent {
-    /// Nothing yet, by this interface.
-    pub(crate) fn on(interface: u16, snapshot: &Snapshot) -> Self {
-        let up = snapshot.interface(interface).is_some();
+    /// By no interface.
+    pub(crate) const NONE: Self = Self {
+        interface: NO_INTERFACE,
+        packets: 0,
+        bytes: 0,
+    };
+
+    /// Counts what was sent, and begins anew with another interface.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn next(self, interface: u16, cx: &Context<'_, Snapshot>) -> Self {
+        if self.packets > 0 {
+            let (packets, bytes) = (self.packets, self.bytes);
+            cx.count(self.interface, InterfaceCounter::Tx, packets, bytes);
+        }
+        let up = cx.snapshot.interface(interface).is_some();
         Self {
-            interface,
-            up,
-            ..Self::default()
+            interface: if up { interface } else { NO_INTERFACE },
+            ..Self::NONE
         }
     }
 
-    /// One packet of so many bytes.
+    /// Whether it counts for this interface, which then is up.
     #[inline(always)]
-    pub(crate) fn count(&mut self, bytes: u64) {
-        self.packets += 1;
-        self.bytes += bytes;
+    pub(crate) fn is_for(self, interface: u16) -> bool {
+        self.interface == interface
     }
 
-    /// Counts what was sent.
-    pub(crate) fn flush(&self, cx: &Context<'_, Snapshot>) {
-        if self.packets > 0 {
-            cx.count(
-                self.interface,
-                InterfaceCounter::Tx,
-                self.packets,
-                self.bytes,
-            );
+    /// With one more packet of so many bytes.
+    #[inline(always)]
+    #[must_use]
+    pub(crate) fn plus(self, bytes: u64) -> Self {
+        Self {
+            packets: self.packets + 1,
+            bytes: self.bytes + bytes,
+            ..self
         }
     }
 }
