@@ -10,6 +10,7 @@ use afpacket_sim::traffic::{
 };
 use afpacket_sim::{Lab, Offloads, Privilege};
 use anyhow::Context;
+use control::client::Client;
 use control_api::v1;
 
 use super::Progress;
@@ -56,6 +57,8 @@ const PING_INTERVAL: Duration = Duration::from_millis(1);
 const TRACED_PAYLOAD: usize = 41;
 /// Bytes of Ethernet, IPv4 and ICMP header in front of it.
 const TRACED_HEADERS: usize = 14 + 20 + 8;
+/// Packets that are followed until it comes.
+const TRACED_PACKETS: u32 = 32;
 /// How long the trace of a packet that was answered may take to arrive.
 const TRACE_PATIENCE: Duration = Duration::from_secs(3);
 /// Content that is compared byte by byte, in each TCP case.
@@ -286,9 +289,12 @@ fn look_around(lab: &Lab, report: &mut Report) -> anyhow::Result<()> {
 
 /// Follows one ping through the gateway.
 fn trace(lab: &Lab, gateway: &mut Gateway, to: IpAddr) -> anyhow::Result<Vec<Step>> {
-    // Without a limit: somebody else's packet may come first.
-    let mut packets =
-        gateway.call(async |client| client.trace(v1::TraceRequest::default()).await)?;
+    // More than one: somebody else's packet may come first.
+    let request = v1::TraceRequest {
+        count: TRACED_PACKETS,
+        ..v1::TraceRequest::default()
+    };
+    let mut packets = gateway.call(async |client| client.trace(request).await)?;
     let options = PingOptions {
         count: 1,
         payload_bytes: TRACED_PAYLOAD,
@@ -310,6 +316,10 @@ fn trace(lab: &Lab, gateway: &mut Gateway, to: IpAddr) -> anyhow::Result<Vec<Ste
             .await
             .unwrap_or_else(|_| Ok(Vec::new()))
     })?;
+    // The daemon learns from the next exchange that nobody listens any more. Until then it would go on tracing, and
+    // slow down what is measured next.
+    drop(packets);
+    gateway.call(Client::info)?;
     Ok(steps
         .into_iter()
         .map(|step| Step {
