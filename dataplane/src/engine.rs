@@ -36,6 +36,9 @@ pub struct EngineConfig {
     pub burst: usize,
     /// What idle workers do.
     pub idle: Idle,
+    /// Nice value that workers ask for, so that packets do not wait behind programs that use the same cores. The kernel
+    /// grants values below 0 to privileged processes only; without it workers run like others.
+    pub nice: Option<i32>,
     /// The workers' time.
     pub clock: Clock,
     /// Decides the workers' randomness; `None` takes it from the operating system.
@@ -52,7 +55,8 @@ impl Default for EngineConfig {
             buffers: 16_384,
             pages: Pages::Transparent,
             burst: 64,
-            idle: Idle::Adaptive { spin_ns: 50_000 },
+            idle: Idle::Adaptive { spin_ns: 20_000 },
+            nice: None,
             clock: Clock::real(),
             seed: None,
             punt_ring_bytes: 256 << 10,
@@ -227,13 +231,16 @@ impl<S: Snapshot> Engine<S> {
     ) -> Result<Self, EngineError> {
         let (mut engine, workers) = Self::new(config, graph, initial, state)?;
         for (index, worker) in workers.into_iter().enumerate() {
-            let core = config.cores.get(index).copied();
+            let (core, nice) = (config.cores.get(index).copied(), config.nice);
             let thread = std::thread::Builder::new()
                 .name(format!("worker-{index}"))
                 .spawn(move || {
                     if let Some(id) = core {
                         // Refused where a container's mask excludes the core: the worker runs unpinned, as `cores` says.
                         core_affinity::set_for_current(core_affinity::CoreId { id });
+                    }
+                    if let Some(nice) = nice {
+                        crate::event::set_nice(nice);
                     }
                     worker.run();
                 })?;

@@ -75,6 +75,13 @@ pub fn wait_readable(fds: &[RawFd], timeout_ms: i32) {
     poll(&mut fds.iter().map(poll_fd).collect::<Vec<_>>(), timeout_ms);
 }
 
+/// Asks for a scheduling priority (nice value) for the calling thread; whether it was given.
+pub(crate) fn set_nice(nice: i32) -> bool {
+    // JUSTIFICATION: std does not set priorities.
+    // SAFETY: the call takes no pointers; on Linux, who 0 means the calling thread.
+    unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, nice) == 0 }
+}
+
 /// Waits until one of the descriptors is ready or the time is over.
 pub(crate) fn poll(fds: &mut [libc::pollfd], timeout_ms: i32) {
     // JUSTIFICATION: std has no poll.

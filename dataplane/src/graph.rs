@@ -39,6 +39,7 @@ const FRAMES: usize = 256;
 pub(crate) trait Run<S: Snapshot>: Send {
     fn process(&mut self, frame: &mut Frame, cx: &mut Context<'_, S>);
     fn poll(&mut self, cx: &mut Context<'_, S>);
+    fn drain(&mut self, buffers: &mut Buffers);
 }
 
 /// A node without its associated types.
@@ -50,6 +51,9 @@ impl<S: Snapshot, N: Node<S>> Run<S> for Erased<N> {
     }
     fn poll(&mut self, cx: &mut Context<'_, S>) {
         self.0.poll(cx);
+    }
+    fn drain(&mut self, buffers: &mut Buffers) {
+        self.0.drain(buffers);
     }
 }
 
@@ -285,10 +289,12 @@ impl Outbox {
         self.free.push(frame);
     }
 
-    /// A filled frame to the graph's first node.
+    /// A filled frame to the graph's first node. Never joined with another port's, so that a packet that makes a node panic costs
+    /// its own port's frame.
     #[inline]
     pub(crate) fn input(&mut self, frame: Box<Frame>) {
-        self.push(0, frame);
+        self.pending[0] |= 1;
+        self.inboxes[0].push(frame);
     }
 
     #[inline]
@@ -434,6 +440,15 @@ impl<S: Snapshot> Graph<S> {
             }
         }
         self.out.give_back(frame);
+    }
+
+    /// Gives back every packet that nodes hold or that waits for one: the worker ends.
+    pub(crate) fn drain(&mut self, buffers: &mut Buffers) {
+        self.nodes.iter_mut().for_each(|node| node.drain(buffers));
+        for frame in self.out.inboxes.iter_mut().flatten() {
+            buffers.free_all(frame.packets_mut());
+            frame.clear();
+        }
     }
 
     /// Puts a packet on a node's input.

@@ -80,6 +80,8 @@ impl<S: Snapshot> Run<S> for Collector {
     }
 
     fn poll(&mut self, _: &mut Context<'_, S>) {}
+
+    fn drain(&mut self, _: &mut Buffers) {}
 }
 
 fn read_back(packet: &crate::Descriptor, buffers: &Buffers) -> TestPacket {
@@ -221,7 +223,7 @@ impl<S: Snapshot> NodeHarness<S> {
         list
     }
 
-    /// Ends the test: every buffer must be back in the pool, those that the node holds aside.
+    /// Ends the test: every buffer must be back in the pool, also those that the node held.
     ///
     /// # Errors
     /// What is lost or was freed twice.

@@ -47,6 +47,11 @@ pub trait Node<S: Snapshot>: Send + 'static {
     fn poll(&mut self, cx: &mut Context<'_, S>) {
         let _ = cx;
     }
+
+    /// Gives back the packets that it holds: the worker ends. A node that takes packets out of frames must do this.
+    fn drain(&mut self, buffers: &mut Buffers) {
+        let _ = buffers;
+    }
 }
 
 /// What a node sees besides its frame.

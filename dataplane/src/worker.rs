@@ -97,13 +97,14 @@ impl Queues {
         packets: &[Descriptor],
         port_of: impl Fn(u16) -> Option<PortId>,
     ) {
-        for slot in &mut self.slots {
-            if packets
-                .iter()
-                .any(|packet| port_of(packet.interface) == Some(slot.port))
-            {
-                slot.panics += 1;
-            }
+        // In a frame of several ports nobody knows whose packet it was: blaming all would let one take the others down.
+        let port = packets.first().and_then(|packet| port_of(packet.interface));
+        let mut ports = packets.iter().map(|packet| port_of(packet.interface));
+        if port.is_none() || !ports.all(|other| other == port) {
+            return;
+        }
+        for slot in self.slots.iter_mut().filter(|slot| Some(slot.port) == port) {
+            slot.panics += 1;
         }
     }
 
@@ -178,9 +179,6 @@ impl<S: Snapshot> Worker<S> {
                 }
                 _ => std::hint::spin_loop(),
             }
-        }
-        for slot in &mut self.queues.slots {
-            slot.queue.flush(&mut self.buffers);
         }
     }
 
@@ -353,6 +351,16 @@ impl<S: Snapshot> Worker<S> {
         if self.poll_fds[0].revents != 0 {
             self.shared.wake.clear();
         }
+    }
+}
+
+impl<S: Snapshot> Drop for Worker<S> {
+    /// Every packet on its way goes back to the pool.
+    fn drop(&mut self) {
+        for slot in &mut self.queues.slots {
+            slot.queue.flush(&mut self.buffers);
+        }
+        self.graph.drain(&mut self.buffers);
     }
 }
 

@@ -37,6 +37,10 @@ pub(crate) struct Args {
     /// Microseconds that an idle worker polls before it sleeps; `busy` for a worker that never sleeps.
     #[arg(long, value_name = "MICROSECONDS", default_value = "20", value_parser = idle)]
     poll: Idle,
+    /// Nice value of the workers, so that packets do not wait behind programs on the same cores; where the kernel does not
+    /// allow it, workers run like others.
+    #[arg(long, value_name = "NICE", default_value_t = -10, allow_hyphen_values = true, value_parser = clap::value_parser!(i32).range(-20..=19))]
+    nice: i32,
     /// What to log: `error`, `warn`, `info`, `debug`, or a filter such as `warn,control=debug`.
     #[arg(long, default_value = "info")]
     log: EnvFilter,
@@ -60,6 +64,7 @@ pub(crate) fn run(args: Args, socket: PathBuf) -> anyhow::Result<()> {
     engine.engine.buffers = args.buffers as usize;
     engine.engine.burst = usize::from(args.burst);
     engine.engine.idle = args.poll;
+    engine.engine.nice = Some(args.nice);
     if args.hugepages {
         engine.engine.pages = Pages::Reserved;
     }

@@ -20,7 +20,7 @@
 
 use core::net::IpAddr;
 
-use dataplane::{Context, Descriptor, Frame, NextNode, Node, PuntHeader, Verdict};
+use dataplane::{Buffers, Context, Descriptor, Frame, NextNode, Node, PuntHeader, Verdict};
 use wire::{Header, Icmp4Type, Icmp6Type, Ip4Header, Ip6Header, icmp4, icmp6};
 
 use crate::fib::{AdjacencyState, Group, RouteAction, scoped};
@@ -89,6 +89,10 @@ impl Node<Snapshot> for Ip4Glean {
             self.0.poll::<Ip4>(cx);
         }
     }
+
+    fn drain(&mut self, buffers: &mut Buffers) {
+        self.0.drain(buffers);
+    }
 }
 
 impl Node<Snapshot> for Ip6Glean {
@@ -106,6 +110,10 @@ impl Node<Snapshot> for Ip6Glean {
         if !self.0.neighbours.is_empty() {
             self.0.poll::<Ip6>(cx);
         }
+    }
+
+    fn drain(&mut self, buffers: &mut Buffers) {
+        self.0.drain(buffers);
     }
 }
 
@@ -314,6 +322,13 @@ impl Waiting {
             count: 1,
         });
         ask(key, cx);
+    }
+
+    /// Gives every held packet back: the worker ends.
+    fn drain(&mut self, buffers: &mut Buffers) {
+        let slots = self.slots.iter_mut();
+        slots.for_each(|slot| buffers.free(slot.packet.take()));
+        *self = Self::default();
     }
 
     #[inline(never)]

@@ -110,7 +110,7 @@ impl RingKind {
 impl Default for RingKind {
     fn default() -> Self {
         Self::Frames {
-            count: 1024,
+            count: 4096,
             bytes: None,
         }
     }
