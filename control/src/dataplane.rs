@@ -1,9 +1,10 @@
 //! The seam to the engine: how the desired state becomes live, and what the engine tells about itself.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use control_api::v1;
-use model::{Changes, DesiredState, SpecError};
+use model::{Changes, DesiredState, ObjectKey, SpecError};
 use tokio::sync::mpsc;
 
 /// What makes the desired state live. One thread calls it, one transaction at a time, in two steps, so that a transaction is
@@ -33,6 +34,12 @@ pub trait Dataplane: Send {
 
     /// Undoes the preparation.
     fn abandon(&mut self);
+
+    /// What was made live and has ceased to be by itself: interfaces whose device is gone, or was replaced by another of the same
+    /// name. [`Dataplane::prepare`] tries to make them live again. Empty where nothing can be lost.
+    fn lost(&mut self) -> BTreeSet<ObjectKey> {
+        BTreeSet::new()
+    }
 }
 
 /// Why the dataplane cannot make a state live.

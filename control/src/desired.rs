@@ -246,7 +246,8 @@ impl Owner {
 
         let generation = self.generation + 1;
         // What was not live before need not be now, but what this transaction brings must be.
-        let mut tolerable: BTreeSet<ObjectKey> = self.faults.keys().cloned().collect();
+        let lost = self.dataplane.lost();
+        let mut tolerable = self.known_faults(&lost);
         tolerable.retain(|key| !changes.upserted.contains(key));
         let (live, faults) = self
             .prepare(&draft.state, generation, &|key| tolerable.contains(key))
@@ -419,16 +420,20 @@ impl Owner {
 
     /// Tries again what is stored but not live.
     fn retry(&mut self) {
-        if self.faults.is_empty() {
+        let lost = self.dataplane.lost();
+        if self.faults.is_empty() && lost.is_empty() {
             return;
         }
-        let known: BTreeSet<ObjectKey> = self.faults.keys().cloned().collect();
+        for object in &lost {
+            tracing::warn!(%object, "its device is gone, or was replaced: it is opened again");
+        }
+        let known = self.known_faults(&lost);
         let state = self.state.clone();
         let Ok((live, faults)) = self.prepare(&state, self.generation, &|key| known.contains(key))
         else {
             return; // something else went wrong meanwhile: nothing is prepared, and nothing is worse
         };
-        if *live == *self.live {
+        if *live == *self.live && lost.is_empty() {
             self.dataplane.abandon();
         } else {
             if let Err(error) = self.dataplane.publish() {
@@ -440,6 +445,16 @@ impl Owner {
             self.note_faults(faults);
             self.hub.note_not_live(self.not_live());
         }
+    }
+
+    /// What need not be made live: it was not before, or it was lost meanwhile, or depends on what was.
+    fn known_faults(&self, lost: &BTreeSet<ObjectKey>) -> BTreeSet<ObjectKey> {
+        let mut known: BTreeSet<ObjectKey> = self.faults.keys().cloned().collect();
+        for key in lost {
+            known.extend(self.state.clone().remove_with_dependants(key));
+            known.insert(key.clone());
+        }
+        known
     }
 
     fn note_faults(&mut self, faults: Faults) {

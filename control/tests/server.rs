@@ -218,6 +218,36 @@ async fn a_refused_transaction_changes_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lost_device_does_not_keep_the_rest_from_changing() {
+    let directory = tempfile::tempdir().unwrap();
+    let daemon = Daemon::start(directory.path()).await;
+    let mut client = daemon.client().await;
+    client.upsert(gateway()).await.expect("applies");
+    {
+        let mut record = daemon.dataplane.0.lock().unwrap();
+        record.missing_devices.insert("lan".into());
+        record
+            .lost
+            .insert(model::ObjectKey::new(model::Kind::Interface, "lan"));
+    }
+    client
+        .upsert(vec![interface("dmz")])
+        .await
+        .expect("has nothing to do with lan");
+    let live = daemon.dataplane.live();
+    assert_eq!(live.interfaces.len(), 2, "dmz and wan");
+    let not_live = client.info().await.expect("answers").not_live;
+    let names: Vec<_> = not_live
+        .iter()
+        .filter_map(|error| error.object.as_ref())
+        .map(ToString::to_string)
+        .collect();
+    assert_eq!(names, ["Interface/lan", "Address/lan"]);
+    assert_eq!(client.list(&[]).await.expect("lists").1.len(), 6);
+    daemon.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn watchers_see_every_generation_in_order() {
     let directory = tempfile::tempdir().unwrap();
     let daemon = Daemon::start(directory.path()).await;

@@ -7,7 +7,7 @@
 mod observe;
 mod telemetry;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -99,6 +99,15 @@ struct Device {
     spec: model::AfPacket,
     facts: PortFacts,
     name: String,
+    /// The kernel's number, which no other device of the same name has.
+    index: u32,
+}
+
+impl Device {
+    /// Whether the device that was opened is still there.
+    fn is_there(&self) -> bool {
+        nix::net::if_::if_nametoindex(self.name.as_str()) == Ok(self.index)
+    }
 }
 
 /// A transaction between [`Dataplane::prepare`] and [`Dataplane::publish`].
@@ -249,6 +258,16 @@ impl Dataplane for Gateway {
     fn abandon(&mut self) {
         self.lock().prepared = None;
     }
+
+    fn lost(&mut self) -> BTreeSet<ObjectKey> {
+        let state = self.lock();
+        let lost = state
+            .devices
+            .iter()
+            .filter(|(_, device)| !device.is_there());
+        lost.map(|(name, _)| ObjectKey::new(Kind::Interface, name.as_str()))
+            .collect()
+    }
 }
 
 impl State {
@@ -272,7 +291,9 @@ impl State {
             };
             let port = numbering.interface(name).map(PortId);
             match self.devices.get(name) {
-                Some(device) if device.spec == *spec && Some(device.port) == port => {
+                Some(device)
+                    if device.spec == *spec && Some(device.port) == port && device.is_there() =>
+                {
                     facts.insert(name.clone(), device.facts);
                 }
                 _ => {
@@ -338,6 +359,7 @@ impl State {
                 spec: spec.clone(),
                 facts,
                 name: info.device,
+                index: info.ifindex,
             },
             queues,
         ))
@@ -345,7 +367,7 @@ impl State {
 
     /// What may be needed at the most while old and new routes exist side by side.
     fn check_room(&self, next: &Sections) -> Result<(), PrepareError> {
-        let targets: std::collections::BTreeSet<&RouteTarget> = next
+        let targets: BTreeSet<&RouteTarget> = next
             .routes
             .values()
             .chain(self.sections.routes.values())
@@ -355,7 +377,7 @@ impl State {
             RouteTarget::Forward(hops) => Some(hops),
             _ => None,
         });
-        let adjacencies: std::collections::BTreeSet<_> = hops
+        let adjacencies: BTreeSet<_> = hops
             .clone()
             .flatten()
             .map(|hop| hop.neighbour)
@@ -365,7 +387,7 @@ impl State {
             .filter(|hops| hops.len() > 1)
             .map(|hops| (8 * hops.len()).next_power_of_two().max(16))
             .sum();
-        let blocks: std::collections::BTreeSet<_> = next
+        let blocks: BTreeSet<_> = next
             .routes
             .keys()
             .filter_map(|(vrf, address, len)| match address {
@@ -505,8 +527,7 @@ impl State {
                 self.forwarding.remove_route(key.0, key.1, key.2)?;
             }
         }
-        let old_vrfs: std::collections::BTreeSet<u16> =
-            old.routes.keys().map(|key| key.0).collect();
+        let old_vrfs: BTreeSet<u16> = old.routes.keys().map(|key| key.0).collect();
         for vrf in old_vrfs.iter().filter(|vrf| !vrfs.contains(vrf)) {
             self.forwarding.remove_vrf(*vrf);
         }

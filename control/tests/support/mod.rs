@@ -21,6 +21,8 @@ pub struct Record {
     pub abandoned: usize,
     /// Devices that the machine does not have.
     pub missing_devices: BTreeSet<String>,
+    /// What has ceased to work by itself.
+    pub lost: BTreeSet<ObjectKey>,
     /// Routes that fit.
     pub route_limit: Option<usize>,
 }
@@ -89,6 +91,10 @@ impl Dataplane for RecordingDataplane {
         let mut record = self.0.lock().unwrap();
         assert!(record.prepared.take().is_some(), "abandon follows prepare");
         record.abandoned += 1;
+    }
+
+    fn lost(&mut self) -> BTreeSet<ObjectKey> {
+        self.0.lock().unwrap().lost.clone()
     }
 }
 

@@ -210,7 +210,12 @@ impl NeighbourCache {
                 }
             };
             self.remove_entries(number, |key, entry| {
-                !new.up && entry.state != NeighbourState::Static || new.owns(key.address)
+                let left = |old: &InterfaceFacts| {
+                    old.is_on_link(key.address) && !new.is_on_link(key.address)
+                };
+                let is_static = entry.state == NeighbourState::Static;
+                // Where a route still leads to it, packets will ask for it again.
+                !is_static && (!new.up || old.as_ref().is_some_and(left)) || new.owns(key.address)
             });
             self.withdraw(number, |address| !new.up || !new.owns(address));
             if !new.up {

@@ -737,3 +737,22 @@ fn the_oldest_that_was_never_used_makes_room() {
     cache.resolve(1, [10, 0, 0, 8].into(), 9);
     assert_eq!(drain(&mut cache), ["1-10.0.0.2", "1?ff:ff:ff:ff:ff:ff"]);
 }
+
+#[test]
+fn neighbours_leave_with_their_subnet() {
+    let mut cache = cache();
+    cache.arp(1, &request(A, [10, 0, 0, 2], [10, 0, 0, 1]), SECOND);
+    cache.set_static(key("10.0.0.3"), B).unwrap();
+    assert!(state(&cache, "10.0.0.2").is_some());
+    cache.drain_actions();
+    let mut moved = facts(1);
+    moved.ip4 = vec![(Ipv4Addr::new(192, 0, 2, 1), 24)];
+    cache.set_interfaces([moved, facts(2)], SECOND);
+    assert_eq!(state(&cache, "10.0.0.2"), None);
+    assert!(cache.drain_actions().contains(&Action::Forget {
+        key: key("10.0.0.2")
+    }));
+    // What was configured goes when the configuration says so.
+    assert_eq!(state(&cache, "10.0.0.3"), Some((Static, Some(B))));
+    check(&cache);
+}
