@@ -131,10 +131,7 @@ fn ip4_templates(frames: Frames, tag: Option<u16>) -> Vec<Vec<Template>> {
                         .ip4(source, to)
                         .raw(PROTOCOL, &payload)
                         .build(),
-                    None => link
-                        .ip4(source, to)
-                        .raw(PROTOCOL, &payload)
-                        .build(),
+                    None => link.ip4(source, to).raw(PROTOCOL, &payload).build(),
                 };
                 let first = from.to_bits() + 2;
                 let sources = Values::Increment {
