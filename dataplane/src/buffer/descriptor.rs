@@ -119,7 +119,7 @@ impl Descriptor {
     }
 
     /// Position of the current header from the start of the headroom, in bytes: the coordinate of [`Offload`] and of
-    /// [`Meta`]'s positions, which stays true when headers are pushed or popped.
+    /// the driver's, which stays true when headers are pushed or popped.
     #[inline(always)]
     pub fn position(&self) -> u16 {
         self.offset
