@@ -66,6 +66,8 @@ pub struct Context<'a, S: Snapshot> {
     pub view: BufferView<'a>,
     /// Nanoseconds since the worker's clock began, read once per loop.
     pub now_ns: u64,
+    /// Number of the worker's turn: frames with the same number were received together.
+    pub turn: u64,
     /// This worker's randomness.
     pub rng: &'a mut Rng,
     /// Which worker this is.

@@ -199,6 +199,8 @@ impl<S: Snapshot> Worker<S> {
             view: self.pool.view(),
             queues: &mut self.queues,
             now_ns,
+            // From 1 on, so that 0 can mean none.
+            turn: stats.loops.value() + 1,
             rng: &mut self.rng,
             worker: self.id,
             stats,

@@ -74,6 +74,21 @@ impl<'a> Station<'a> {
     }
 }
 
+/// Whether packets of a frame may still skip their input nodes.
+struct Straight {
+    ip4: bool,
+    ip6: bool,
+}
+
+impl Default for Straight {
+    fn default() -> Self {
+        Self {
+            ip4: true,
+            ip6: true,
+        }
+    }
+}
+
 /// Flags of packets that the input nodes themselves must see: longer than a buffer, by broadcast, or followed.
 const SPECIAL: Flags = ip4::input::SPECIAL.union(Flags::TRACED);
 
@@ -89,6 +104,8 @@ impl Node<Snapshot> for EthernetInput {
             .map_or(NO_INTERFACE, |packet| packet.interface);
         let mut untagged = Station::of(cx.snapshot, port);
         let mut tagged = (NO_INTERFACE, untagged);
+        // Once a packet of this frame goes by its input node, those behind it do too: no packet may overtake another of its flow.
+        let mut straight = Straight::default();
         let (mut count, mut bytes) = (0, 0);
         let view = cx.view;
         let mut at = 0;
@@ -99,7 +116,7 @@ impl Node<Snapshot> for EthernetInput {
                 port = packets[at].interface;
                 untagged = Station::of(cx.snapshot, port);
             }
-            if let Some(table) = untagged.ip4 {
+            if let Some(table) = untagged.ip4.filter(|_| straight.ip4) {
                 let (packets, verdicts) = (&mut packets[at..], &mut verdicts[at..]);
                 let run = plain_ip4(packets, verdicts, port, untagged.head, table, view);
                 at += run.0;
@@ -109,7 +126,7 @@ impl Node<Snapshot> for EthernetInput {
                     continue;
                 }
             }
-            if let Some(table) = untagged.ip6 {
+            if let Some(table) = untagged.ip6.filter(|_| straight.ip6) {
                 let (packets, verdicts) = (&mut packets[at..], &mut verdicts[at..]);
                 let run = plain_ip6(packets, verdicts, port, untagged.head, table, view);
                 at += run.0;
@@ -133,7 +150,7 @@ impl Node<Snapshot> for EthernetInput {
                 let (outer, inner) = ([head[12], head[13]], [head[16], head[17]]);
                 let vid = usize::from(u16::from_be_bytes([head[14] & 15, head[15]]));
                 if first == untagged.head
-                    && let Some(next) = plain(outer, 14, packet, view, &untagged)
+                    && let Some(next) = plain(outer, 14, packet, view, &untagged, &mut straight)
                 {
                     *verdict = next.into();
                     count += 1;
@@ -149,7 +166,7 @@ impl Node<Snapshot> for EthernetInput {
                         tagged = (*number, Station::of(cx.snapshot, *number));
                     }
                     if first == tagged.1.head
-                        && let Some(next) = plain(inner, 18, packet, view, &tagged.1)
+                        && let Some(next) = plain(inner, 18, packet, view, &tagged.1, &mut straight)
                     {
                         packet.interface = *number;
                         cx.count(*number, InterfaceCounter::Rx, 1, length as u64);
@@ -160,6 +177,8 @@ impl Node<Snapshot> for EthernetInput {
             }
             *verdict = match other(packet, cx, &untagged) {
                 Ok(next) => {
+                    straight.ip4 &= next != Next::Ip4;
+                    straight.ip6 &= next != Next::Ip6;
                     if packet.interface == port {
                         count += 1;
                         bytes += length as u64;
@@ -269,6 +288,7 @@ fn plain(
     packet: &mut Descriptor,
     view: BufferView<'_>,
     station: &Station<'_>,
+    straight: &mut Straight,
 ) -> Option<Next> {
     match ethertype {
         [0x08, 0x00] => {
@@ -276,6 +296,7 @@ fn plain(
                 return None;
             }
             if !packet.flags().intersects(SPECIAL)
+                && straight.ip4
                 && let Some(table) = station.ip4
                 && let Some(ip) = view.head::<20>(packet)
                 && let Some(total_length) = ip4::input::plain(ip, packet.length())
@@ -285,6 +306,7 @@ fn plain(
                 packet.truncate(total_length);
                 return Some(Next::Ip4Lookup);
             }
+            straight.ip4 = false;
             Some(Next::Ip4)
         }
         [0x86, 0xdd] => {
@@ -292,6 +314,7 @@ fn plain(
                 return None;
             }
             if !packet.flags().intersects(SPECIAL)
+                && straight.ip6
                 && let Some(table) = station.ip6
                 && let Some(ip) = view.head::<40>(packet)
                 && let Some(total_length) = ip6::input::plain(ip, packet.length())
@@ -300,6 +323,7 @@ fn plain(
                 packet.truncate(total_length);
                 return Some(Next::Ip6Lookup);
             }
+            straight.ip6 = false;
             Some(Next::Ip6)
         }
         _ => None,

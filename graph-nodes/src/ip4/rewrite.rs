@@ -37,7 +37,11 @@ dataplane::drop_reasons! {
 
 /// See the module.
 #[derive(Default)]
-pub struct Ip4Rewrite;
+pub struct Ip4Rewrite {
+    /// The turn in which a packet last went by `interface-output`: those behind it follow, so that none overtakes another of its
+    /// flow.
+    output: u64,
+}
 
 /// Bit "don't fragment" in bytes 6 and 7 of the header.
 const DONT_FRAGMENT: u8 = 0x40;
@@ -60,6 +64,7 @@ impl Node<Snapshot> for Ip4Rewrite {
             }
             let up = sent.is_for(hot.interface());
             if up
+                && self.output != cx.turn
                 && !packet.flags().intersects(forward::SPECIAL)
                 && let Some(bytes) = forward::ip4(packet, view, adjacency, hot)
             {
@@ -69,10 +74,11 @@ impl Node<Snapshot> for Ip4Rewrite {
                 continue;
             }
             *verdict = match slow(packet, cx, adjacency, hot, up) {
-                Ok((next @ (Next::PortTx | Next::InterfaceOutput), bytes)) => {
+                Ok((Next::PortTx | Next::InterfaceOutput, bytes)) => {
                     adjacency.touch(second);
                     sent = sent.plus(bytes);
-                    next.into()
+                    self.output = cx.turn;
+                    Next::InterfaceOutput.into()
                 }
                 Ok((next, _)) => next.into(),
                 Err(reason) => Verdict::discard(reason),

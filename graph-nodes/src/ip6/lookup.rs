@@ -42,6 +42,8 @@ dataplane::drop_reasons! {
 pub struct Ip6Lookup {
     addresses: Box<[u128; FRAME_SIZE]>,
     groups: Box<[u32; FRAME_SIZE]>,
+    /// The turn in which a packet was last left to `ip6-rewrite`.
+    left: u64,
 }
 
 impl Default for Ip6Lookup {
@@ -49,6 +51,7 @@ impl Default for Ip6Lookup {
         Self {
             addresses: Box::new([0; FRAME_SIZE]),
             groups: Box::new([0; FRAME_SIZE]),
+            left: 0,
         }
     }
 }
@@ -97,32 +100,44 @@ impl Node<Snapshot> for Ip6Lookup {
                 }
             }
         }
-        rewrite(packets, verdicts, cx);
+        if self.left != cx.turn && !rewrite(packets, verdicts, cx) {
+            self.left = cx.turn;
+        }
     }
 }
 
 /// The next node's stage at once, where nothing needs to see the packet in between. A loop of its own: the chain of loads of the
 /// look-up and the stores here would otherwise wait for each other.
-fn rewrite(packets: &mut [Descriptor], verdicts: &mut [Verdict], cx: &Context<'_, Snapshot>) {
+///
+/// It ends, with false, at the first packet that `ip6-rewrite` itself must see: those behind it go there too, in this frame and in
+/// the turn's next ones, so that no packet overtakes another of its flow.
+fn rewrite(
+    packets: &mut [Descriptor],
+    verdicts: &mut [Verdict],
+    cx: &Context<'_, Snapshot>,
+) -> bool {
     let forwarding = cx.snapshot.forwarding.view();
     let second = Adjacency::second(cx.now_ns);
     let mut at = 0;
     while at < packets.len() {
-        // The adjacency of the next packet says which interface the next run leaves by.
-        let interface = forwarding.adjacency(packets[at].word).hot().interface();
-        let decided = verdicts[at] == Verdict::from(Next::Rewrite);
-        if !decided || cx.snapshot.interface(interface).is_none() {
+        if verdicts[at] != Verdict::from(Next::Rewrite) {
             at += 1;
             continue;
         }
+        // The adjacency of the next packet says which interface the next run leaves by.
+        let interface = forwarding.adjacency(packets[at].word).hot().interface();
+        if cx.snapshot.interface(interface).is_none() {
+            return false;
+        }
         let (packets, verdicts) = (&mut packets[at..], &mut verdicts[at..]);
         let (count, bytes) = run(packets, verdicts, interface, forwarding, second, cx.view);
-        if count > 0 {
-            cx.count(interface, InterfaceCounter::Tx, count as u64, bytes);
+        if count == 0 {
+            return false;
         }
-        // A packet that ended the run at once is left to `ip6-rewrite`.
-        at += count.max(1);
+        cx.count(interface, InterfaceCounter::Tx, count as u64, bytes);
+        at += count;
     }
+    true
 }
 
 /// Rewrites packets from the front of the slice that leave by one interface, up to the first that does not or needs another look;

@@ -35,7 +35,11 @@ dataplane::drop_reasons! {
 
 /// See the module.
 #[derive(Default)]
-pub struct Ip6Rewrite;
+pub struct Ip6Rewrite {
+    /// The turn in which a packet last went by `interface-output`: those behind it follow, so that none overtakes another of its
+    /// flow.
+    output: u64,
+}
 
 impl Node<Snapshot> for Ip6Rewrite {
     const NAME: &'static str = "ip6-rewrite";
@@ -55,6 +59,7 @@ impl Node<Snapshot> for Ip6Rewrite {
             }
             let up = sent.is_for(hot.interface());
             if up
+                && self.output != cx.turn
                 && !packet.flags().intersects(forward::SPECIAL)
                 && let Some(bytes) = forward::ip6(packet, view, adjacency, hot)
             {
@@ -64,10 +69,11 @@ impl Node<Snapshot> for Ip6Rewrite {
                 continue;
             }
             *verdict = match slow(packet, cx, adjacency, hot, up) {
-                Ok((next @ (Next::PortTx | Next::InterfaceOutput), bytes)) => {
+                Ok((Next::PortTx | Next::InterfaceOutput, bytes)) => {
                     adjacency.touch(second);
                     sent = sent.plus(bytes);
-                    next.into()
+                    self.output = cx.turn;
+                    Next::InterfaceOutput.into()
                 }
                 Ok((next, _)) => next.into(),
                 Err(reason) => Verdict::discard(reason),
