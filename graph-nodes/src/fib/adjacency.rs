@@ -74,6 +74,12 @@ impl Hot {
     pub const fn header_len(self) -> usize {
         (self.word & 0xff) as usize
     }
+    /// True where the neighbour is on this interface and can be sent to with a header of 14 bytes: one comparison.
+    #[inline(always)]
+    pub const fn is_plain_on(self, interface: u16) -> bool {
+        const PLAIN: u64 = (AdjacencyState::Complete as u64) << 8 | 14;
+        self.word & 0xffff_0000_0000_ffff == (interface as u64) << 48 | PLAIN
+    }
     /// True where the neighbour can be sent to with a header of 14 bytes.
     #[inline(always)]
     pub const fn is_plain(self) -> bool {
@@ -288,6 +294,8 @@ mod tests {
                 assert_eq!(plain, window[8..]);
             }
             assert_eq!(adjacency.hot().is_plain(), len == 14);
+            assert_eq!(adjacency.hot().is_plain_on(7), len == 14);
+            assert!(!adjacency.hot().is_plain_on(8));
             let out = &window[Rewrite::MAX_LEN - usize::from(len)..];
             assert_eq!(out[..6], mac.octets());
             assert_eq!(out[6..], header[6..]);

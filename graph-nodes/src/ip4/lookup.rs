@@ -131,13 +131,17 @@ fn run(
     for (at, (packet, verdict)) in packets.iter_mut().zip(verdicts).enumerate() {
         let adjacency = forwarding.adjacency(packet.word);
         let hot = adjacency.hot();
-        if hot.interface() != interface
-            || *verdict != Verdict::from(Next::Rewrite)
-            || packet.flags().intersects(SPECIAL)
-        {
+        if *verdict != Verdict::from(Next::Rewrite) || packet.flags().intersects(SPECIAL) {
             return (at, sum);
         }
-        let Some(bytes) = forward::ip4(packet, view, adjacency, hot) else {
+        let rewritten = if hot.is_plain_on(interface) {
+            forward::ip4_plain(packet, view, adjacency, hot)
+        } else if hot.interface() == interface {
+            forward::ip4(packet, view, adjacency, hot)
+        } else {
+            None
+        };
+        let Some(bytes) = rewritten else {
             return (at, sum);
         };
         adjacency.touch(second);

@@ -21,12 +21,7 @@ pub(crate) fn ip4(
     hot: Hot,
 ) -> Option<u64> {
     if hot.is_plain() {
-        let frame = view.window_mut::<14, 34>(packet)?;
-        let (link, header) = frame.split_first_chunk_mut::<14>()?;
-        let length = age4(header, hot)?;
-        adjacency.write_plain(link);
-        finish(packet, hot, 14);
-        return Some(u64::from(length) + 14);
+        return ip4_plain(packet, view, adjacency, hot);
     }
     if !hot.is_complete() {
         return None;
@@ -48,12 +43,7 @@ pub(crate) fn ip6(
     hot: Hot,
 ) -> Option<u64> {
     if hot.is_plain() {
-        let frame = view.window_mut::<14, 54>(packet)?;
-        let (link, header) = frame.split_first_chunk_mut::<14>()?;
-        let length = age6(header, hot)?;
-        adjacency.write_plain(link);
-        finish(packet, hot, 14);
-        return Some(u64::from(length) + 14);
+        return ip6_plain(packet, view, adjacency, hot);
     }
     if !hot.is_complete() {
         return None;
@@ -64,6 +54,38 @@ pub(crate) fn ip6(
     let link = adjacency.write(hot, window);
     finish(packet, hot, link);
     Some(u64::from(length) + link as u64)
+}
+
+/// As [`ip4`], for neighbours with a header of 14 bytes ([`Hot::is_plain`]).
+#[inline(always)]
+pub(crate) fn ip4_plain(
+    packet: &mut Descriptor,
+    view: BufferView<'_>,
+    adjacency: &Adjacency,
+    hot: Hot,
+) -> Option<u64> {
+    let frame = view.window_mut::<14, 34>(packet)?;
+    let (link, header) = frame.split_first_chunk_mut::<14>()?;
+    let length = age4(header, hot)?;
+    adjacency.write_plain(link);
+    finish(packet, hot, 14);
+    Some(u64::from(length) + 14)
+}
+
+/// As [`ip6`], for neighbours with a header of 14 bytes ([`Hot::is_plain`]).
+#[inline(always)]
+pub(crate) fn ip6_plain(
+    packet: &mut Descriptor,
+    view: BufferView<'_>,
+    adjacency: &Adjacency,
+    hot: Hot,
+) -> Option<u64> {
+    let frame = view.window_mut::<14, 54>(packet)?;
+    let (link, header) = frame.split_first_chunk_mut::<14>()?;
+    let length = age6(header, hot)?;
+    adjacency.write_plain(link);
+    finish(packet, hot, 14);
+    Some(u64::from(length) + 14)
 }
 
 /// Time to live and checksum of an IPv4 header of 20 bytes; its total length, `None` where it is expired or too long.
