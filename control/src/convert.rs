@@ -264,6 +264,7 @@ impl Fields<'_> {
             queues: queues?,
             offloads: spec.offloads.unwrap_or(true),
             qdisc_bypass: spec.qdisc_bypass.unwrap_or(true),
+            gro: spec.gro.or(spec.offloads).unwrap_or(true),
         })
     }
 

@@ -371,6 +371,7 @@ fn any_spec() -> BoxedStrategy<v1::object::Spec> {
             queues,
             offloads,
             qdisc_bypass: None,
+            gro: None,
         });
     let vlan = (any_text(), any::<u32>(), any::<Option<u32>>(), optional()).prop_map(
         |(parent, id, outer_id, outer_tpid)| v1::VlanSpec {

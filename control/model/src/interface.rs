@@ -63,6 +63,8 @@ pub struct AfPacket {
     pub offloads: bool,
     /// Send past the kernel's queueing discipline.
     pub qdisc_bypass: bool,
+    /// Let the kernel join received segments into trains before we see them.
+    pub gro: bool,
 }
 
 impl AfPacket {
@@ -77,6 +79,7 @@ impl AfPacket {
             queues: NonZeroU8::MIN,
             offloads: true,
             qdisc_bypass: true,
+            gro: true,
         }
     }
 }

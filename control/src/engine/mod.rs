@@ -346,6 +346,7 @@ impl State {
         };
         config.qdisc_bypass = spec.qdisc_bypass;
         config.offloads = spec.offloads;
+        config.gro = spec.gro;
         let AfPacketPort { info, queues } = AfPacketPort::open(&config)
             .map_err(|error: PortError| environment("spec.afPacket.device", error.to_string()))?;
         let facts = PortFacts {

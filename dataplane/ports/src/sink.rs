@@ -113,18 +113,25 @@ impl Ring {
     /// Returns the packets' bytes.
     #[inline]
     pub(crate) fn take_in(&mut self, packets: &mut [Descriptor], buffers: &mut Buffers) -> u64 {
-        let mut bytes = 0;
         if self.pool.is_none() {
             self.pool = Some(buffers.pool().clone());
         }
+        let room = self.slots.len() - self.len;
+        if packets.len() <= room && packets.iter().all(is_plain) {
+            let bytes = packets.iter().map(|packet| packet.length() as u64).sum();
+            let at = self.head.wrapping_add(self.len) & (self.slots.len() - 1);
+            self.len += packets.len();
+            let straight = packets.len().min(self.slots.len() - at);
+            let (straight, wrapped) = packets.split_at_mut(straight);
+            // Slots that hold nothing are `NONE`, which is what the packets' places get.
+            self.slots[at..at + straight.len()].swap_with_slice(straight);
+            self.slots[..wrapped.len()].swap_with_slice(wrapped);
+            return bytes;
+        }
+        let mut bytes = 0;
         for slot in packets {
             let packet = slot.take();
-            // A packet that someone else made: its buffer may hold anything where a generator expects its payload.
-            let other = packet.is_none()
-                || packet
-                    .flags()
-                    .intersects(Flags::CHAINED.union(Flags::LOCAL));
-            if !other && self.len < self.slots.len() {
+            if is_plain(&packet) && self.len < self.slots.len() {
                 bytes += packet.length();
                 self.push(packet);
             } else {
@@ -134,6 +141,13 @@ impl Ring {
         }
         bytes as u64
     }
+}
+
+/// A packet in one buffer that a generator made. The buffer of another may hold anything where a generator expects its payload.
+#[inline(always)]
+fn is_plain(packet: &Descriptor) -> bool {
+    const OTHER: Flags = Flags::CHAINED.union(Flags::LOCAL);
+    !packet.is_none() & !packet.flags().intersects(OTHER)
 }
 
 impl Drop for Ring {

@@ -385,8 +385,12 @@ impl<'a> BufferView<'a> {
         }
         let start = self.data(packet.buffer)?;
         // JUSTIFICATION: as in `bytes`.
-        // SAFETY: as in `bytes_mut`; the window begins at offset - BEFORE >= 0 and ends at most at offset + length <= REACH.
-        Some(unsafe { &mut *start.add(offset - BEFORE).cast::<[u8; N]>() })
+        // SAFETY: as in `bytes_mut`; the window begins at offset - BEFORE >= 0 and ends at most at offset + length <= REACH. Nothing
+        // in a mapping lies at address 0.
+        Some(unsafe {
+            let window = NonNull::new_unchecked(start.add(offset - BEFORE));
+            &mut *window.cast::<[u8; N]>().as_ptr()
+        })
     }
 
     /// As [`Buffers::prefetch`].

@@ -39,7 +39,7 @@ mod token_bucket;
 
 pub use array::HugePages;
 pub use error::LpmError;
-pub use lpm4::{Lpm4, Lpm4Writer};
+pub use lpm4::{Lpm4, Lpm4View, Lpm4Writer};
 pub use lpm6::{Lpm6, Lpm6Writer};
 pub use prefix::{Prefix4, Prefix6, PrefixError};
 pub use token_bucket::TokenBucket;

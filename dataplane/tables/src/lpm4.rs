@@ -130,6 +130,14 @@ impl Lpm4 {
         );
     }
 
+    /// The table's memory, borrowed for a loop over many addresses: [`lookup`](Self::lookup) would find it anew each time.
+    #[inline(always)]
+    pub fn view(&self) -> Lpm4View<'_> {
+        Lpm4View {
+            entries: &self.table.entries,
+        }
+    }
+
     /// Looks up every address; prefetches by itself. The shorter slice decides how many.
     #[inline]
     pub fn lookup_batch(&self, addrs: &[u32], out: &mut [u32]) {
@@ -181,6 +189,35 @@ impl Lpm4 {
                 *out = self.table.tbl8(*out, addr);
             }
         }
+    }
+}
+
+/// A table borrowed for a loop; see [`Lpm4::view`].
+#[derive(Clone, Copy, Debug)]
+pub struct Lpm4View<'a> {
+    /// As [`Table::entries`]: at least 2^24 items, then 256 for each group.
+    entries: &'a [AtomicU32],
+}
+
+impl Lpm4View<'_> {
+    /// As [`Lpm4::lookup`].
+    #[inline(always)]
+    pub fn lookup(self, addr: u32) -> u32 {
+        // JUSTIFICATION: as in `Table::tbl24`.
+        // SAFETY: as in `Table::tbl24`: these are a table's entries.
+        let entry = unsafe { self.entries.get_unchecked((addr >> 8) as usize) }.load(Acquire);
+        if entry & EXTENDED == 0 {
+            return entry;
+        }
+        // JUSTIFICATION: as in `Table::tbl8`.
+        // SAFETY: as in `Table::tbl8`: these are a table's entries.
+        unsafe { self.entries.get_unchecked(Table::tbl8_index(entry, addr)) }.load(Relaxed)
+    }
+
+    /// As [`Lpm4::prefetch`].
+    #[inline(always)]
+    pub fn prefetch(self, addr: u32) {
+        prefetch(self.entries.as_ptr().wrapping_add((addr >> 8) as usize));
     }
 }
 

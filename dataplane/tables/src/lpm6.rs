@@ -151,6 +151,44 @@ impl Lpm6 {
         }
     }
 
+    /// As [`lookup_batch`](Self::lookup_batch), for addresses that are worked out on the way and put into `addrs`. The shortest of
+    /// the three decides how many.
+    #[inline(always)]
+    pub fn lookup_batch_of(
+        &self,
+        addresses: impl IntoIterator<Item = u128>,
+        addrs: &mut [u128],
+        out: &mut [u32],
+    ) {
+        let mut addresses = addresses.into_iter();
+        let hosts = self.shared.hosts.read();
+        let tree = self.shared.tree.read();
+        let rounds = addrs
+            .chunks_mut(IntervalTree::BATCH)
+            .zip(out.chunks_mut(IntervalTree::BATCH));
+        for (addrs, out) in rounds {
+            let mut n = 0;
+            if hosts.is_void() {
+                for (addr, address) in addrs.iter_mut().take(out.len()).zip(&mut addresses) {
+                    *addr = address;
+                    n += 1;
+                }
+                tree.lookup_batch(&addrs[..n], &mut out[..n]);
+                continue;
+            }
+            for ((addr, home), address) in addrs.iter_mut().zip(&mut *out).zip(&mut addresses) {
+                *addr = address;
+                *home = hosts.home(address);
+                hosts.prefetch(*home);
+                n += 1;
+            }
+            let (addrs, out) = (&addrs[..n], &mut out[..n]);
+            if hosts.lookup_homes(addrs, out) != 0 {
+                lookup_missing(tree, addrs, out);
+            }
+        }
+    }
+
     /// Looks up every address; prefetches by itself. The shorter slice decides how many.
     #[inline]
     pub fn lookup_batch(&self, addrs: &[u128], out: &mut [u32]) {

@@ -148,19 +148,21 @@ pub fn ip4_header_sum(header: &[u8; 20]) -> u16 {
     u16::from_be(fold(sum))
 }
 
-/// Whether the checksum of a 20-byte IPv4 header is right: [`ip4_header_sum`] with the last folds left out.
+/// Whether the checksum of a 20-byte IPv4 header is right, given as its first 16 bytes in two words and its last 4, all in one
+/// byte order. Says so of a header that is all zeros too.
+///
+/// 2^16 is 1 modulo 0xffff, so the ones-complement sum of the 16-bit words is the remainder of the number that longer words add
+/// up to; and a number is a multiple of the odd 0xffff where its product with the inverse modulo 2^64 is small. One
+/// multiplication in place of the folds of [`ip4_header_sum`].
 #[inline(always)]
-pub fn ip4_header_is_valid(header: &[u8; 20]) -> bool {
-    let (words, _) = header.as_chunks::<4>();
-    let sum: u64 = words
-        .iter()
-        .map(|&word| u64::from(u32::from_ne_bytes(word)))
-        .sum();
-    // At most 2^32 + 3, then at most 0x1ffff: a multiple of 0xffff there is one of two numbers, or the zero of a header
-    // that is all zeros, which the version excludes elsewhere.
-    let sum = (sum & 0xffff_ffff) + (sum >> 32);
-    let sum = (sum & 0xffff) + (sum >> 16);
-    (sum == 0xffff) | (sum == 0x1_fffe)
+pub const fn ip4_header_is_valid(first: u64, second: u64, third: u32) -> bool {
+    const LARGEST: u64 = u64::MAX / 0xffff;
+    const INVERSE: u64 = LARGEST.wrapping_neg();
+    let (sum, carry) = first.overflowing_add(second);
+    let sum = sum.wrapping_add(carry as u64);
+    let (sum, carry) = sum.overflowing_add(third as u64);
+    let sum = sum.wrapping_add(carry as u64);
+    sum.wrapping_mul(INVERSE) <= LARGEST
 }
 
 /// Stored in a UDP header, zero means "no checksum"; a sum that comes out as zero is sent as 0xffff.
@@ -343,9 +345,20 @@ mod tests {
                 let sum = checksum(&header);
                 header[10..12].copy_from_slice(&sum.to_be_bytes());
             }
+            let (words, last) = header.as_chunks::<8>();
+            let last = [last[0], last[1], last[2], last[3]];
+            let right = ip4_header_sum(&header) == 0xffff;
+            let (first, second) = (u64::from_be_bytes(words[0]), u64::from_be_bytes(words[1]));
+            let third = u32::from_be_bytes(last);
             assert_eq!(
-                ip4_header_is_valid(&header),
-                ip4_header_sum(&header) == 0xffff,
+                ip4_header_is_valid(first, second, third),
+                right,
+                "{header:02x?}"
+            );
+            let (first, second) = (first.swap_bytes(), second.swap_bytes());
+            assert_eq!(
+                ip4_header_is_valid(first, second, third.swap_bytes()),
+                right,
                 "{header:02x?}"
             );
         }

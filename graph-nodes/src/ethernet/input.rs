@@ -8,7 +8,7 @@
 //! - Cost: 4 ticks (pg-ip4base)
 
 use dataplane::{BufferView, Context, Descriptor, Flags, Frame, InterfaceCounter, Node, Verdict};
-use tables::{Lpm4, Lpm6};
+use tables::Lpm4;
 use wire::EtherType;
 
 use crate::snapshot::{Interface, NO_INTERFACE, Port, Snapshot};
@@ -47,9 +47,10 @@ struct Station<'a> {
     interface: Option<&'a Interface>,
     /// The first eight bytes of a frame for the interface alone, under [`Station::MASK`].
     head: u64,
-    /// The tables, where no feature stands between input and lookup.
+    /// The table, where no feature stands between input and lookup.
     ip4: Option<&'a Lpm4>,
-    ip6: Option<&'a Lpm6>,
+    /// There is one, likewise; the lookup asks for its lines itself, in batches.
+    ip6: bool,
 }
 
 impl<'a> Station<'a> {
@@ -69,7 +70,7 @@ impl<'a> Station<'a> {
             interface,
             head,
             ip4: ip4.and(vrf).map(|vrf| &vrf.ip4),
-            ip6: ip6.and(vrf).map(|vrf| &vrf.ip6),
+            ip6: ip6.and(vrf).is_some(),
         }
     }
 }
@@ -126,9 +127,9 @@ impl Node<Snapshot> for EthernetInput {
                     continue;
                 }
             }
-            if let Some(table) = untagged.ip6.filter(|_| straight.ip6) {
+            if untagged.ip6 && straight.ip6 {
                 let (packets, verdicts) = (&mut packets[at..], &mut verdicts[at..]);
-                let run = plain_ip6(packets, verdicts, port, untagged.head, table, view);
+                let run = plain_ip6(packets, verdicts, port, untagged.head, view);
                 at += run.0;
                 count += run.0 as u64;
                 bytes += run.1;
@@ -206,36 +207,38 @@ fn plain_ip4(
     table: &Lpm4,
     view: BufferView<'_>,
 ) -> (usize, u64) {
-    let mut bytes = 0;
-    for (at, (packet, verdict)) in packets.iter_mut().zip(verdicts).enumerate() {
+    let table = table.view();
+    let (mut count, mut bytes) = (0, 0);
+    for packet in packets.iter_mut() {
         let Some(head) = view.head::<34>(packet) else {
-            return (at, bytes);
+            break;
         };
         let (Some(first), Some(ip)) = (head.first_chunk::<8>(), head.last_chunk::<20>()) else {
-            return (at, bytes);
+            break;
         };
         let length = packet.length();
         let for_us = u64::from_ne_bytes(*first) & Station::MASK == station;
-        let Some(total_length) = ip4::input::plain(ip, length - 14) else {
-            return (at, bytes);
+        let Some(plain) = ip4::input::plain(ip, length - 14) else {
+            break;
         };
         if !for_us
             || packet.interface != port
             || packet.flags().intersects(SPECIAL)
             || [head[12], head[13]] != [0x08, 0x00]
         {
-            return (at, bytes);
+            break;
         }
-        packet.word = u32::from_be_bytes([ip[16], ip[17], ip[18], ip[19]]);
-        table.prefetch(packet.word);
+        packet.word = plain.destination;
+        table.prefetch(plain.destination);
         bytes += length as u64;
         // The header was read, so it is there.
         let advanced = packet.advance(14);
         debug_assert!(advanced);
-        packet.truncate(total_length);
-        *verdict = Next::Ip4Lookup.into();
+        packet.truncate(plain.total_length);
+        count += 1;
     }
-    (packets.len(), bytes)
+    verdicts[..count].fill(Next::Ip4Lookup.into());
+    (count, bytes)
 }
 
 /// As [`plain_ip4`], for IPv6.
@@ -245,38 +248,37 @@ fn plain_ip6(
     verdicts: &mut [Verdict],
     port: u16,
     station: u64,
-    table: &Lpm6,
     view: BufferView<'_>,
 ) -> (usize, u64) {
-    let mut bytes = 0;
-    for (at, (packet, verdict)) in packets.iter_mut().zip(verdicts).enumerate() {
+    let (mut count, mut bytes) = (0, 0);
+    for packet in packets.iter_mut() {
         let Some(head) = view.head::<54>(packet) else {
-            return (at, bytes);
+            break;
         };
         let (Some(first), Some(ip)) = (head.first_chunk::<8>(), head.last_chunk::<40>()) else {
-            return (at, bytes);
+            break;
         };
         let length = packet.length();
         let for_us = u64::from_ne_bytes(*first) & Station::MASK == station;
         let Some(total_length) = ip6::input::plain(ip, length - 14) else {
-            return (at, bytes);
+            break;
         };
         if !for_us
             || packet.interface != port
             || packet.flags().intersects(SPECIAL)
             || [head[12], head[13]] != [0x86, 0xdd]
         {
-            return (at, bytes);
+            break;
         }
-        table.prefetch(ip6::input::destination(ip));
         bytes += length as u64;
         // The header was read, so it is there.
         let advanced = packet.advance(14);
         debug_assert!(advanced);
         packet.truncate(total_length);
-        *verdict = Next::Ip6Lookup.into();
+        count += 1;
     }
-    (packets.len(), bytes)
+    verdicts[..count].fill(Next::Ip6Lookup.into());
+    (count, bytes)
 }
 
 /// An IP packet behind `header` bytes of link-layer header: its input node's stage at once, where nothing needs to see the packet in
@@ -299,11 +301,11 @@ fn plain(
                 && straight.ip4
                 && let Some(table) = station.ip4
                 && let Some(ip) = view.head::<20>(packet)
-                && let Some(total_length) = ip4::input::plain(ip, packet.length())
+                && let Some(plain) = ip4::input::plain(ip, packet.length())
             {
-                packet.word = u32::from_be_bytes([ip[16], ip[17], ip[18], ip[19]]);
-                table.prefetch(packet.word);
-                packet.truncate(total_length);
+                packet.word = plain.destination;
+                table.prefetch(plain.destination);
+                packet.truncate(plain.total_length);
                 return Some(Next::Ip4Lookup);
             }
             straight.ip4 = false;
@@ -315,11 +317,10 @@ fn plain(
             }
             if !packet.flags().intersects(SPECIAL)
                 && straight.ip6
-                && let Some(table) = station.ip6
+                && station.ip6
                 && let Some(ip) = view.head::<40>(packet)
                 && let Some(total_length) = ip6::input::plain(ip, packet.length())
             {
-                table.prefetch(ip6::input::destination(ip));
                 packet.truncate(total_length);
                 return Some(Next::Ip6Lookup);
             }

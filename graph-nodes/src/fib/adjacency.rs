@@ -77,8 +77,9 @@ impl Hot {
     /// True where the neighbour is on this interface and can be sent to with a header of 14 bytes: one comparison.
     #[inline(always)]
     pub const fn is_plain_on(self, interface: u16) -> bool {
-        const PLAIN: u64 = (AdjacencyState::Complete as u64) << 8 | 14;
-        self.word & 0xffff_0000_0000_ffff == (interface as u64) << 48 | PLAIN
+        const PLAIN: u32 = (AdjacencyState::Complete as u32) << 8 | 14;
+        // Both ends of the word side by side.
+        self.word.rotate_left(16) as u32 == PLAIN << 16 | interface as u32
     }
     /// True where the neighbour can be sent to with a header of 14 bytes.
     #[inline(always)]

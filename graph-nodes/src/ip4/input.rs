@@ -80,11 +80,11 @@ impl Node<Snapshot> for Ip4Input {
                 let destination =
                     u32::from_be_bytes([header[16], header[17], header[18], header[19]]);
                 if !packet.flags().intersects(SPECIAL)
-                    && let Some(total_length) = plain(header, packet.length())
+                    && let Some(plain) = plain(header, packet.length())
                 {
-                    packet.word = destination;
-                    table.prefetch(destination);
-                    packet.truncate(total_length);
+                    packet.word = plain.destination;
+                    table.prefetch(plain.destination);
+                    packet.truncate(plain.total_length);
                     *verdict = on;
                     continue;
                 }
@@ -102,17 +102,33 @@ impl Node<Snapshot> for Ip4Input {
 /// Flags of packets that need more than a look: longer than a buffer, or not sent to us alone.
 pub(crate) const SPECIAL: Flags = Flags::CHAINED.union(Flags::LINK_BROADCAST);
 
+/// What a plain header says.
+#[derive(Clone, Copy)]
+pub(crate) struct Plain {
+    pub(crate) total_length: usize,
+    pub(crate) destination: u32,
+}
+
 /// The stage of this node that almost all packets pass: version 4 without options, checksum, lengths, addresses of
-/// hosts. For packets without [`SPECIAL`] flags. Returns the total length.
+/// hosts. For packets without [`SPECIAL`] flags.
+///
+/// The header is read as three words and each field taken from them: read byte by byte, it costs twice the instructions.
 #[inline(always)]
-pub(crate) fn plain(header: &[u8; 20], available: usize) -> Option<usize> {
-    let total_length = usize::from(u16::from_be_bytes([header[2], header[3]]));
-    let plain = (header[0] == 0x45)
-        & checksum::ip4_header_is_valid(header)
+pub(crate) fn plain(header: &[u8; 20], available: usize) -> Option<Plain> {
+    let (words, last) = header.as_chunks::<8>();
+    let (first, second) = (u64::from_be_bytes(words[0]), u64::from_be_bytes(words[1]));
+    let third = u32::from_be_bytes([last[0], last[1], last[2], last[3]]);
+    let total_length = usize::from((first >> 32) as u16);
+    let plain = (first >> 56 == 0x45)
+        & checksum::ip4_header_is_valid(first, second, third)
         & (total_length >= 20)
         & (total_length <= available)
-        & (NOT_A_HOST[usize::from(header[12])] | NOT_A_HOST[usize::from(header[16])] == 0);
-    plain.then_some(total_length)
+        & is_host(second as u32)
+        & is_host(third);
+    plain.then_some(Plain {
+        total_length,
+        destination: third,
+    })
 }
 
 /// By an address's first byte: 1 where no host can have it (0/8, 127/8, 224/4, 240/4).
@@ -127,6 +143,7 @@ static NOT_A_HOST: [u8; 256] = {
 };
 
 /// True for addresses that hosts can have.
+#[inline(always)]
 fn is_host(address: u32) -> bool {
     NOT_A_HOST[(address >> 24) as usize] == 0
 }

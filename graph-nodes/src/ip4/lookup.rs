@@ -54,7 +54,7 @@ impl Node<Snapshot> for Ip4Lookup {
         while at < packets.len() {
             // A run of packets of one interface has one table.
             let interface = packets[at].interface;
-            let table = cx.snapshot.vrf_of(interface).map(|vrf| &vrf.ip4);
+            let table = cx.snapshot.vrf_of(interface).map(|vrf| vrf.ip4.view());
             let begin = at;
             for (packet, verdict) in packets[begin..].iter_mut().zip(&mut verdicts[begin..]) {
                 if packet.interface != interface {
@@ -127,12 +127,19 @@ fn run(
     view: BufferView<'_>,
 ) -> (usize, u64) {
     const SPECIAL: Flags = Flags::TRACED.union(forward::SPECIAL);
-    let mut sum = 0;
-    for (at, (packet, verdict)) in packets.iter_mut().zip(verdicts).enumerate() {
+    let (mut count, mut sum) = (0, 0);
+    // Almost always all, which is cheaper to find out for many at once.
+    let other = |verdict: &Verdict| *verdict != Verdict::from(Next::Rewrite);
+    let same = match verdicts.iter().filter(|verdict| other(verdict)).count() {
+        0 => verdicts.len(),
+        _ => verdicts.iter().position(other).unwrap_or(0),
+    };
+    let same = same.min(packets.len());
+    for packet in &mut packets[..same] {
         let adjacency = forwarding.adjacency(packet.word);
         let hot = adjacency.hot();
-        if *verdict != Verdict::from(Next::Rewrite) || packet.flags().intersects(SPECIAL) {
-            return (at, sum);
+        if packet.flags().intersects(SPECIAL) {
+            break;
         }
         let rewritten = if hot.is_plain_on(interface) {
             forward::ip4_plain(packet, view, adjacency, hot)
@@ -142,13 +149,14 @@ fn run(
             None
         };
         let Some(bytes) = rewritten else {
-            return (at, sum);
+            break;
         };
         adjacency.touch(second);
         sum += bytes;
-        *verdict = Next::PortTx.into();
+        count += 1;
     }
-    (packets.len(), sum)
+    verdicts[..count].fill(Next::PortTx.into());
+    (count, sum)
 }
 
 /// Routes that do not lead to one neighbour.

@@ -44,13 +44,11 @@ impl Node<Snapshot> for Ip6Input {
         let view = cx.view;
         let mut current = NO_INTERFACE;
         let mut enabled = false;
-        let mut table = None;
         for (packet, verdict) in packets.iter_mut().zip(verdicts) {
             if packet.interface != current {
                 current = packet.interface;
                 let interface = cx.snapshot.interface(current);
                 enabled = interface.is_some_and(|interface| interface.ip6_enabled());
-                table = cx.snapshot.vrf_of(current).map(|vrf| &vrf.ip6);
             }
             let Some(header) = view.head::<40>(packet) else {
                 *verdict = Verdict::discard(Drop::Truncated);
@@ -60,9 +58,6 @@ impl Node<Snapshot> for Ip6Input {
                 && !packet.flags().intersects(crate::ip4::input::SPECIAL)
                 && let Some(total_length) = plain(header, packet.length())
             {
-                if let Some(table) = table {
-                    table.prefetch(destination(header));
-                }
                 packet.truncate(total_length);
                 *verdict = Next::Lookup.into();
                 continue;

@@ -78,16 +78,16 @@ impl Node<Snapshot> for Ip6Lookup {
                 verdicts[range].fill(Verdict::discard(Drop::NoVrf));
                 continue;
             };
-            for (packet, address) in packets[range.clone()]
-                .iter()
-                .zip(&mut self.addresses[..run])
-            {
+            let addresses = packets[range.clone()].iter().map(|packet| {
                 // A packet without a header has no route either: `::` is never one's destination.
                 let destination = cx.view.head::<40>(packet).map_or(0, destination);
-                *address = scoped(destination, interface);
-            }
-            vrf.ip6
-                .lookup_batch(&self.addresses[..run], &mut self.groups[..run]);
+                scoped(destination, interface)
+            });
+            vrf.ip6.lookup_batch_of(
+                addresses,
+                &mut self.addresses[..run],
+                &mut self.groups[..run],
+            );
             let decided = packets[range.clone()].iter_mut().zip(&mut verdicts[range]);
             for ((packet, verdict), number) in decided.zip(&self.groups[..run]) {
                 let group = forwarding.group(*number);
@@ -152,12 +152,19 @@ fn run(
     view: BufferView<'_>,
 ) -> (usize, u64) {
     const SPECIAL: Flags = Flags::TRACED.union(forward::SPECIAL);
-    let mut sum = 0;
-    for (at, (packet, verdict)) in packets.iter_mut().zip(verdicts).enumerate() {
+    let (mut count, mut sum) = (0, 0);
+    // Almost always all, which is cheaper to find out for many at once.
+    let other = |verdict: &Verdict| *verdict != Verdict::from(Next::Rewrite);
+    let same = match verdicts.iter().filter(|verdict| other(verdict)).count() {
+        0 => verdicts.len(),
+        _ => verdicts.iter().position(other).unwrap_or(0),
+    };
+    let same = same.min(packets.len());
+    for packet in &mut packets[..same] {
         let adjacency = forwarding.adjacency(packet.word);
         let hot = adjacency.hot();
-        if *verdict != Verdict::from(Next::Rewrite) || packet.flags().intersects(SPECIAL) {
-            return (at, sum);
+        if packet.flags().intersects(SPECIAL) {
+            break;
         }
         let rewritten = if hot.is_plain_on(interface) {
             forward::ip6_plain(packet, view, adjacency, hot)
@@ -167,13 +174,14 @@ fn run(
             None
         };
         let Some(bytes) = rewritten else {
-            return (at, sum);
+            break;
         };
         adjacency.touch(second);
         sum += bytes;
-        *verdict = Next::PortTx.into();
+        count += 1;
     }
-    (packets.len(), sum)
+    verdicts[..count].fill(Next::PortTx.into());
+    (count, sum)
 }
 
 /// Routes that do not lead to one neighbour.

@@ -96,9 +96,11 @@ fn age4(header: &mut [u8], hot: Hot) -> Option<u32> {
     if header[8] <= 1 || length > hot.mtu() {
         return None;
     }
-    header[8] -= 1;
     let sum = checksum::decrement_ttl(u16::from_be_bytes([header[10], header[11]]));
-    header[10..12].copy_from_slice(&sum.to_be_bytes());
+    let sum = sum.to_be_bytes();
+    // One store.
+    let aged = [header[8] - 1, header[9], sum[0], sum[1]];
+    header[8..12].copy_from_slice(&aged);
     Some(u32::from(length))
 }
 

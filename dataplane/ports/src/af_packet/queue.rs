@@ -2,12 +2,14 @@
 
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
+use std::sync::Arc;
 
 use dataplane::{
     Buffers, ChainBuilder, DATA_SIZE, Descriptor, Flags, Frame, MAX_PACKET, Pool, Queue,
     QueueCounters,
 };
 
+use super::gro::Gro;
 use super::ring::Ring;
 use super::sys::{Scratch, Socket};
 use super::vnet::VnetHeader;
@@ -41,10 +43,17 @@ pub(super) struct AfPacketQueue {
     counters: QueueCounters,
     /// Where packets that still wait go when the queue is dropped.
     pool: Option<Pool>,
+    /// Puts the device's setting back when the last queue is dropped.
+    _gro: Option<Arc<Gro>>,
 }
 
 impl AfPacketQueue {
-    pub(super) fn new(socket: Socket, ring: Ring, tx_packets: usize) -> Self {
+    pub(super) fn new(
+        socket: Socket,
+        ring: Ring,
+        tx_packets: usize,
+        gro: Option<Arc<Gro>>,
+    ) -> Self {
         Self {
             ring,
             socket,
@@ -56,6 +65,7 @@ impl AfPacketQueue {
             idle_polls: 0,
             counters: QueueCounters::default(),
             pool: None,
+            _gro: gro,
         }
     }
 

@@ -235,6 +235,45 @@ impl Socket {
         }))
     }
 
+    /// Whether a device of the socket's network namespace joins received segments into trains.
+    ///
+    /// # Errors
+    /// The kernel's: no such device, or one without the setting.
+    pub(super) fn gro(&self, device: &str) -> io::Result<bool> {
+        const ETHTOOL_GGRO: u32 = 0x2b;
+        self.ethtool(device, [ETHTOOL_GGRO, 0])
+            .map(|[_, on]| on != 0)
+    }
+
+    /// Changes what [`Socket::gro`] tells.
+    ///
+    /// # Errors
+    /// As there, and where the process may not.
+    pub(super) fn set_gro(&self, device: &str, on: bool) -> io::Result<()> {
+        const ETHTOOL_SGRO: u32 = 0x2c;
+        self.ethtool(device, [ETHTOOL_SGRO, on.into()]).map(drop)
+    }
+
+    /// A command on one `struct ethtool_value` (command, data) of `<linux/ethtool.h>`; what the kernel made of it.
+    fn ethtool(&self, device: &str, mut value: [u32; 2]) -> io::Result<[u32; 2]> {
+        const SIOCETHTOOL: libc::Ioctl = 0x8946;
+        let name = device.as_bytes();
+        if name.is_empty() || name.len() >= libc::IFNAMSIZ || name.contains(&0) {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        // JUSTIFICATION: libc's struct has no other constructor.
+        // SAFETY: zero is a valid value of every field (integers and pointers).
+        let mut request: libc::ifreq = unsafe { zeroed() };
+        for (to, from) in request.ifr_name.iter_mut().zip(name) {
+            *to = *from as libc::c_char;
+        }
+        request.ifr_ifru.ifru_data = value.as_mut_ptr().cast();
+        // JUSTIFICATION: std has no ioctl.
+        // SAFETY: both structs live for the call; the commands given here read and write the two words of `value` only.
+        checked(unsafe { libc::ioctl(self.fd.as_raw_fd(), SIOCETHTOOL, &raw mut request) })?;
+        Ok(value)
+    }
+
     /// Receives one packet into the parts, which are filled to their length in turn.
     ///
     /// # Errors
