@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use std::process::Stdio;
 use std::time::Duration;
 
+use afpacket_sim::offload::active_features;
 use afpacket_sim::rtnl::VethEnd;
 use afpacket_sim::traffic::{
     Integrity, PathMtuOptions, PingOptions, TcpOptions, TracerouteOptions, UdpOptions, path_mtu,
@@ -76,6 +77,40 @@ fn content_arrives_with_offloads_on_and_off() {
         contents_arrive(&lab, &format!("{offloads:?}"));
     }
     daemon.stop();
+}
+
+#[test]
+fn segments_are_joined_on_receive_and_the_devices_setting_returns() {
+    let name = "segments_are_joined_on_receive_and_the_devices_setting_returns";
+    let Some((lab, _turn)) = lab(name, TOPOLOGY) else {
+        return;
+    };
+    let router = lab.router().unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let mut daemon = configured(&lab, directory.path(), &[]);
+    let device = daemon.interface("p0").device;
+    let joins = || {
+        let features = active_features(router, &device).unwrap();
+        features.iter().any(|feature| feature == "rx-gro")
+    };
+    assert!(joins(), "the port asked for it");
+    lab.set_host_offloads(Offloads::OFF).unwrap();
+    const BYTES: u64 = 8 << 20;
+    let options = TcpOptions {
+        bytes_per_stream: Some(BYTES),
+        duration: kit::PATIENCE,
+        verify: true,
+        ..TcpOptions::default()
+    };
+    let (a, b) = (lab.namespace("a").unwrap(), lab.namespace("b").unwrap());
+    let before = daemon.interface("p0").counters.unwrap().rx_packets;
+    let report = tcp_transfer(a, b, ip("198.18.2.2"), &options).unwrap();
+    assert_eq!(report.integrity, Integrity::Intact, "{report:?}");
+    let packets = daemon.interface("p0").counters.unwrap().rx_packets - before;
+    // One by one, segments of 1448 bytes, there were four times as many at least.
+    assert!(packets < BYTES / 1448 / 4, "{packets} packets");
+    daemon.stop();
+    assert!(!joins(), "the device is as it was");
 }
 
 /// Compares TCP streams and datagrams to all hosts, byte by byte.
