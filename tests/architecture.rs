@@ -60,6 +60,7 @@ const SAFE: &[&str] = &[
 
 /// The files that contain unsafe code.
 const UNSAFE: &[&str] = &[
+    "afpacket-sim/src/sys/bpf.rs",
     "afpacket-sim/src/sys/ethtool.rs",
     "afpacket-sim/src/sys/packet.rs",
     "afpacket-sim/src/sys/process.rs",

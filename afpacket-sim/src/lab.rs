@@ -5,20 +5,23 @@ use std::time::Duration;
 
 use crate::offload::{Offloads, set_offloads};
 use crate::rtnl::{VethEnd, default_route};
-use crate::shim::{Shim, ShimOptions, ShimStatistics};
+use crate::shim::{Place, Shim, ShimOptions, ShimStatistics};
 use crate::topology::{Attachment, Device, Host, HostInterface, Port, Tag, Topology};
 use crate::{MacAddress, Namespace, Result, SimError};
 
 /// Settings of a lab that are not part of its topology.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LabOptions {
-    /// How long a VLAN shim looks for more frames before it sleeps; see [`ShimOptions::busy_poll`].
+    /// Where VLAN shims work; when absent, in the kernel where that is allowed.
+    pub shim_place: Option<Place>,
+    /// How long the thread of a VLAN shim looks for more frames before it sleeps; see [`ShimOptions::busy_poll`].
     pub shim_busy_poll: Duration,
 }
 
 impl Default for LabOptions {
     fn default() -> Self {
         Self {
+            shim_place: None,
             shim_busy_poll: ShimOptions::DEFAULT_BUSY_POLL,
         }
     }
@@ -163,11 +166,17 @@ impl Lab {
         self.hosts.iter().chain(&self.router)
     }
 
-    /// What the VLAN shims have done, with the name of the host behind each.
-    pub fn shim_statistics(&self) -> Vec<(&str, ShimStatistics)> {
+    /// The VLAN shims, with the name of the host behind each.
+    pub fn shims(&self) -> impl Iterator<Item = (&str, &Shim)> {
         self.shims
             .iter()
-            .map(|shim| (shim.host.as_str(), shim.shim.statistics()))
+            .map(|shim| (shim.host.as_str(), &shim.shim))
+    }
+
+    /// What the VLAN shims have done, with the name of the host behind each.
+    pub fn shim_statistics(&self) -> Vec<(&str, ShimStatistics)> {
+        self.shims()
+            .map(|(host, shim)| (host, shim.statistics()))
             .collect()
     }
 
@@ -299,6 +308,7 @@ impl Lab {
         for (host, namespace, tag) in shims {
             let options = ShimOptions {
                 tag,
+                place: options.shim_place,
                 busy_poll: options.shim_busy_poll,
             };
             let shim = Shim::start(&namespace, SHIM_HOST_DEVICE, SHIM_TRUNK_DEVICE, options)?;

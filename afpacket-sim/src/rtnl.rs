@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -19,6 +19,9 @@ use netlink_packet_route::neighbour::{
 };
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
+};
+use netlink_packet_route::tc::{
+    TcAttribute, TcBpfFlags, TcFilterBpf, TcFilterBpfOption, TcHandle, TcMessage, TcOption,
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
@@ -402,6 +405,69 @@ impl Rtnl {
             }
         }
         Ok(())
+    }
+
+    /// Has a classifier program decide about every packet that a device receives.
+    ///
+    /// # Errors
+    /// [`SimError::System`] when the device is unknown or has a queueing discipline for received packets already.
+    pub(crate) fn attach_to_ingress(
+        &mut self,
+        device: &str,
+        program: BorrowedFd<'_>,
+        name: &str,
+    ) -> Result<()> {
+        let (message, action) = (self.clsact(device)?, format!("filter on `{device}`"));
+        self.change(
+            RouteNetlinkMessage::NewQueueDiscipline(message.clone()),
+            NLM_F_CREATE | NLM_F_EXCL,
+            &format!("prepare to {action}"),
+        )?;
+        let mut filter = TcMessage::with_index(message.header.index);
+        filter.header.parent = TcHandle {
+            minor: TcHandle::MIN_INGRESS,
+            ..TcHandle::CLSACT
+        };
+        // The priority in the upper half; in the lower, which packets, in network byte order.
+        filter.header.info = 1 << 16 | u32::from((libc::ETH_P_ALL as u16).to_be());
+        filter.attributes = vec![
+            TcAttribute::Kind(TcFilterBpf::KIND.to_owned()),
+            TcAttribute::Options(vec![
+                TcOption::Bpf(TcFilterBpfOption::ProgFd(program.as_raw_fd() as u32)),
+                TcOption::Bpf(TcFilterBpfOption::ProgName(name.to_owned())),
+                TcOption::Bpf(TcFilterBpfOption::Flags(TcBpfFlags::DirectAction)),
+            ]),
+        ];
+        self.change(
+            RouteNetlinkMessage::NewTrafficFilter(filter),
+            NLM_F_CREATE | NLM_F_EXCL,
+            &action,
+        )
+    }
+
+    /// Takes off what [`Rtnl::attach_to_ingress`] put on.
+    ///
+    /// # Errors
+    /// [`SimError::System`] when the device is unknown or nothing is on it.
+    pub(crate) fn detach_from_ingress(&mut self, device: &str) -> Result<()> {
+        let message = self.clsact(device)?;
+        self.change(
+            RouteNetlinkMessage::DelQueueDiscipline(message),
+            0,
+            &format!("remove the filters of `{device}`"),
+        )
+    }
+
+    /// The queueing discipline that only holds filters.
+    fn clsact(&mut self, device: &str) -> Result<TcMessage> {
+        let mut message = TcMessage::with_index(self.index(device)? as i32);
+        message.header.parent = TcHandle::CLSACT;
+        message.header.handle = TcHandle {
+            minor: 0,
+            ..TcHandle::CLSACT
+        };
+        message.attributes = vec![TcAttribute::Kind("clsact".to_owned())];
+        Ok(message)
     }
 
     fn set_attribute(

@@ -5,11 +5,13 @@ mod common;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use afpacket_sim::lab::LabOptions;
 use afpacket_sim::offload::{Offloads, active_features};
 use afpacket_sim::rtnl::VethEnd;
+use afpacket_sim::shim::{Place, Shim, ShimOptions};
 use afpacket_sim::traffic::{
-    Integrity, PathMtuOptions, PingOptions, PingReport, Sniffer, TcpOptions, TracerouteOptions,
-    UdpOptions, inject, path_mtu, ping, tcp_transfer, traceroute, udp_transfer,
+    CapturedFrame, Integrity, PathMtuOptions, PingOptions, PingReport, Sniffer, TcpOptions,
+    TracerouteOptions, UdpOptions, inject, path_mtu, ping, tcp_transfer, traceroute, udp_transfer,
 };
 use afpacket_sim::{Lab, MacAddress, Namespace, Topology, topology};
 
@@ -36,8 +38,25 @@ fn lab_of(text: &str) -> Option<Lab> {
     common::or_skip(Lab::build(&topology))
 }
 
+/// Where shims can work.
+const PLACES: [Place; 2] = [Place::Kernel, Place::Thread];
+
+/// As [`lab_of`], with its shims at `place`.
+fn lab_with_shims(text: &str, place: Place) -> Option<Lab> {
+    let topology: Topology = text.parse().expect("a valid topology");
+    let options = LabOptions {
+        shim_place: Some(place),
+        ..LabOptions::default()
+    };
+    let lab = common::or_skip(Lab::build_with(&topology, &options))?;
+    assert!(lab.shims().all(|(_, shim)| shim.place() == place));
+    Some(lab)
+}
+
 /// How long tests wait for what does not come.
 const SHORT: Duration = Duration::from_millis(100);
+/// How long a link may take to come up.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 fn address(text: &str) -> IpAddr {
     text.parse().expect("a valid address")
@@ -371,123 +390,276 @@ fn a_transfer_into_the_void_ends() {
     assert_eq!((report.received, report.lost), (0, report.sent));
 }
 
+/// A ping that fills the MTU, TCP and UDP, in both families.
+fn assert_carries(lab: &Lab) {
+    let (a, b) = (
+        lab.namespace("a").expect("a host"),
+        lab.namespace("b").expect("a host"),
+    );
+    for offloads in [Offloads::ON, Offloads::OFF] {
+        lab.set_host_offloads(offloads)
+            .expect("offloads can be set");
+        for (to, headers) in [("198.18.1.2", 28), ("2001:db8:1::2", 48)] {
+            let full = PingOptions {
+                count: 50,
+                payload_bytes: 1500 - headers,
+                ..PingOptions::default()
+            };
+            assert_all_answered(&ping_from(lab, "a", to, &full), 50);
+            assert_tcp_intact(a, b, to);
+            assert_tcp_intact(b, a, &to.replace("1.2", "1.1").replace("::2", "::1"));
+            // A datagram that fills the MTU, and one of several fragments.
+            assert_udp_intact(a, b, to, 1500 - headers);
+            assert_udp_intact(a, b, to, 6000);
+        }
+    }
+}
+
 #[test]
 fn shims_carry_a_vlan() {
-    for trunk in [
-        TRUNK.to_owned(),
-        TRUNK.replace("vlan 10", "vlan 10 outer 100"),
-    ] {
-        let Some(lab) = lab_of(&trunk) else {
-            return;
-        };
+    for place in PLACES {
+        for trunk in [
+            TRUNK.to_owned(),
+            TRUNK.replace("vlan 10", "vlan 10 outer 100"),
+        ] {
+            let Some(lab) = lab_with_shims(&trunk, place) else {
+                continue;
+            };
+            assert_carries(&lab);
+            for (host, statistics) in lab.shim_statistics() {
+                assert!(
+                    statistics.to_trunk > 0 && statistics.to_host > 0,
+                    "{place:?}, {host}: {statistics:?}"
+                );
+                assert_eq!(
+                    (statistics.malformed, statistics.other_vlan),
+                    (0, 0),
+                    "{place:?}, {host}: {statistics:?}"
+                );
+            }
+        }
+    }
+}
+
+/// What a shim leaves on the wire is the same wherever it works.
+#[test]
+fn shims_of_both_kinds_understand_each_other() {
+    let wire = "host a wire w 198.18.1.1/24 2001:db8:1::1/64\nhost b wire w 198.18.1.2/24 2001:db8:1::2/64";
+    for outer in [None, Some(100)] {
+        // The shims between the hosts are made by hand, each at its own place.
+        let Some(lab) = lab_of(wire) else { return };
         let (a, b) = (
             lab.namespace("a").expect("a host"),
             lab.namespace("b").expect("a host"),
         );
-        for offloads in [Offloads::ON, Offloads::OFF] {
-            lab.set_host_offloads(offloads)
-                .expect("offloads can be set");
-            for to in ["198.18.1.2", "2001:db8:1::2"] {
-                let full = PingOptions {
-                    count: 50,
-                    payload_bytes: 1400,
-                    ..PingOptions::default()
-                };
-                assert_all_answered(&ping_from(&lab, "a", to, &full), 50);
-                assert_tcp_intact(a, b, to);
-                // A datagram that fills the MTU, and one of several fragments.
-                assert_udp_intact(a, b, to, 1452);
-                assert_udp_intact(a, b, to, 6000);
-            }
+        a.rtnl()
+            .expect("netlink")
+            .delete_link("eth0")
+            .expect("the wire is cut");
+        let Some(middle) = common::or_skip(Namespace::new("middle")) else {
+            return;
+        };
+        middle
+            .set_sysctls(&[("net/ipv6/conf/default/disable_ipv6", "1")])
+            .expect("a namespace that stays out of the way");
+        let mut rtnl = middle.rtnl().expect("netlink");
+        let end = |device: &str, mtu| VethEnd {
+            mtu,
+            ..VethEnd::new(device)
+        };
+        for (host, device) in [(a, "host-a"), (b, "host-b")] {
+            rtnl.add_veth(&end(device, 1500), host, &end("eth0", 1500))
+                .expect("made");
         }
-        for (host, statistics) in lab.shim_statistics() {
-            assert!(
-                statistics.to_trunk > 0 && statistics.to_host > 0,
-                "{host}: {statistics:?}"
-            );
+        rtnl.add_veth(
+            &end("trunk-a", 1508),
+            &middle.clone(),
+            &end("trunk-b", 1508),
+        )
+        .expect("made");
+        for device in ["host-a", "host-b", "trunk-a", "trunk-b"] {
+            rtnl.set_up(device, true).expect("up");
+        }
+        for (host, end) in [(a, "1"), (b, "2")] {
+            let mut rtnl = host.rtnl().expect("netlink");
+            rtnl.set_up("eth0", true).expect("up");
+            for address in [
+                format!("198.18.1.{end}/24"),
+                format!("2001:db8:1::{end}/64"),
+            ] {
+                rtnl.add_address("eth0", address.parse().expect("a prefix"))
+                    .expect("added");
+            }
+            rtnl.wait_operational("eth0", PATIENCE).expect("it is up");
+            host.wait_addresses_answer(PATIENCE).expect("they answer");
+        }
+        for device in ["host-a", "host-b", "trunk-a", "trunk-b"] {
+            rtnl.wait_operational(device, PATIENCE).expect("it is up");
+        }
+        let shim = |side, place| {
+            let options = ShimOptions {
+                place: Some(place),
+                ..ShimOptions::new(topology::Tag { vlan: 10, outer })
+            };
+            let (host, trunk) = (format!("host-{side}"), format!("trunk-{side}"));
+            Shim::start(&middle, &host, &trunk, options)
+        };
+        let Some(kernel) = common::or_skip(shim("a", Place::Kernel)) else {
+            return;
+        };
+        let thread = shim("b", Place::Thread).expect("a thread can do it");
+        assert_carries(&lab);
+        for shim in [&kernel, &thread] {
+            assert!(shim.is_running());
+            let statistics = shim.statistics();
             assert_eq!(
                 (statistics.malformed, statistics.other_vlan),
                 (0, 0),
-                "{host}: {statistics:?}"
+                "{statistics:?}"
             );
         }
+        // Dropped, it forwards no more, and its devices are free for another one.
+        drop(kernel);
+        let silent = PingOptions {
+            count: 1,
+            timeout: SHORT,
+            ..PingOptions::default()
+        };
+        assert_eq!(ping_from(&lab, "a", "198.18.1.2", &silent).received, 0);
+        let again = shim("a", Place::Kernel).expect("the devices are free");
+        assert_all_answered(
+            &ping_from(&lab, "a", "198.18.1.2", &PingOptions::default()),
+            10,
+        );
+        rtnl.delete_link("trunk-a").expect("removed");
+        assert!(!again.is_running());
+        drop(again);
+        shim("a", Place::Kernel).err().expect("the trunk is gone");
     }
 }
 
 #[test]
 fn shims_keep_vlans_apart() {
-    let text = TRUNK.replacen("vlan 10", "vlan 11", 1);
-    let Some(lab) = lab_of(&text) else {
-        return;
-    };
-    let options = PingOptions {
-        count: 1,
-        timeout: SHORT,
-        ..PingOptions::default()
-    };
-    assert_eq!(ping_from(&lab, "a", "198.18.1.2", &options).received, 0);
-    let statistics = lab.shim_statistics();
-    assert!(
-        statistics[1].1.other_vlan > 0,
-        "the far shim saw the request: {statistics:?}"
-    );
+    for place in PLACES {
+        for (here, there) in [
+            ("vlan 10", "vlan 11"),
+            ("vlan 10", "vlan 10 outer 100"),
+            ("vlan 10 outer 100", "vlan 10 outer 101"),
+            ("vlan 10 outer 100", "vlan 11 outer 100"),
+            ("vlan 10 outer 100", "vlan 100"),
+        ] {
+            let text = TRUNK.replacen("vlan 10", here, 1).replacen(
+                "w vlan 10 198.18.1.2",
+                &format!("w {there} 198.18.1.2"),
+                1,
+            );
+            let Some(lab) = lab_with_shims(&text, place) else {
+                continue;
+            };
+            let options = PingOptions {
+                count: 1,
+                timeout: SHORT,
+                ..PingOptions::default()
+            };
+            for to in ["198.18.1.2", "2001:db8:1::2"] {
+                assert_eq!(ping_from(&lab, "a", to, &options).received, 0);
+            }
+            let statistics = lab.shim_statistics();
+            assert!(
+                statistics[1].1.other_vlan > 0 && statistics[1].1.to_host == 0,
+                "{place:?}, {here} to {there}: the far shim saw the request: {statistics:?}"
+            );
+        }
+    }
 }
 
 #[test]
 fn the_wire_of_a_shim_is_tagged() {
-    for (words, tag) in [
-        ("vlan 10", &b"\x81\x00\x00\x0a"[..]),
-        (
-            "vlan 10 outer 100",
-            &b"\x88\xa8\x00\x64\x81\x00\x00\x0a"[..],
-        ),
-    ] {
-        let text = format!(
-            "router gw\nport p0\nsub p0 {words} 198.18.1.1/24\nhost a to p0 {words} 198.18.1.2/24"
-        );
-        let Some(lab) = lab_of(&text) else {
-            return;
-        };
-        let (router, a) = (
-            lab.router().expect("a router"),
-            lab.namespace("a").expect("a host"),
-        );
-        let frame = |tag: &[u8]| {
-            [
-                b"\x02\0\0\0\0\x01\x02\0\0\0\0\x99",
-                tag,
-                b"\x88\xb5",
-                &[7; 50][..],
-            ]
-            .concat()
-        };
-        let sniffer = Sniffer::open(router, "p0").expect("a sniffer");
-        inject(a, "eth0", &[frame(b"")]).expect("sent");
-        let seen = sniffer
-            .collect(1, Duration::from_secs(2), |seen| {
-                seen.ether_type() == Some(0x88b5)
-            })
-            .expect("collected");
-        assert_eq!(
-            seen.iter().map(|seen| &seen.bytes).collect::<Vec<_>>(),
-            [&frame(tag)]
-        );
-
-        let sniffer = Sniffer::open(a, "eth0").expect("a sniffer");
-        // Untagged and foreign frames end in the shim; the one of its VLAN arrives.
-        let foreign = frame(b"\x81\x00\x00\x0b");
-        inject(router, "p0", &[frame(b""), foreign, frame(tag)]).expect("sent");
-        let seen = sniffer
-            .collect(1, Duration::from_secs(2), |seen| {
-                seen.ether_type() == Some(0x88b5)
-            })
-            .expect("collected");
-        assert_eq!(
-            seen.iter().map(|seen| &seen.bytes).collect::<Vec<_>>(),
-            [&frame(b"")]
-        );
-        assert_eq!(lab.shim_statistics()[0].1.other_vlan, 2);
+    for place in PLACES {
+        for (words, tag) in [
+            ("vlan 10", &b"\x81\x00\x00\x0a"[..]),
+            (
+                "vlan 10 outer 100",
+                &b"\x88\xa8\x00\x64\x81\x00\x00\x0a"[..],
+            ),
+        ] {
+            assert_tagged(place, words, tag);
+        }
     }
+}
+
+fn assert_tagged(place: Place, words: &str, tag: &[u8]) {
+    let text = format!(
+        "router gw\nport p0\nsub p0 {words} 198.18.1.1/24\nhost a to p0 {words} 198.18.1.2/24"
+    );
+    let Some(lab) = lab_with_shims(&text, place) else {
+        return;
+    };
+    let (router, a) = (
+        lab.router().expect("a router"),
+        lab.namespace("a").expect("a host"),
+    );
+    let frame = |tag: &[u8]| {
+        [
+            b"\x02\0\0\0\0\x01\x02\0\0\0\0\x99",
+            tag,
+            b"\x88\xb5",
+            &[7; 50][..],
+        ]
+        .concat()
+    };
+    let ours = |frames: &[CapturedFrame]| -> Vec<Vec<u8>> {
+        frames.iter().map(|seen| seen.bytes.clone()).collect()
+    };
+    let sniffer = Sniffer::open(router, "p0").expect("a sniffer");
+    // A host that tags by itself is not heard; what it sends untagged arrives tagged.
+    let own_tag = frame(b"\x81\x00\x00\x0a");
+    inject(a, "eth0", &[own_tag, frame(b"")]).expect("sent");
+    let seen = sniffer
+        .collect(1, Duration::from_secs(2), |seen| {
+            seen.bytes.ends_with(&[7; 50])
+        })
+        .expect("collected");
+    assert_eq!(ours(&seen), [frame(tag)], "{place:?}, {words}");
+
+    let sniffer = Sniffer::open(a, "eth0").expect("a sniffer");
+    // Untagged and foreign frames end in the shim, as does one with the priority alone; the one of its VLAN arrives, of
+    // whatever priority.
+    let foreign = frame(b"\x81\x00\x00\x0b");
+    let priority_only = frame(b"\x81\x00\xe0\x00");
+    let mut urgent = tag.to_vec();
+    urgent[2] |= 0xe0;
+    let sent = [frame(b""), foreign, priority_only, frame(&urgent)];
+    inject(router, "p0", &sent).expect("sent");
+    let seen = sniffer
+        .collect(1, Duration::from_secs(2), |seen| {
+            seen.bytes.ends_with(&[7; 50])
+        })
+        .expect("collected");
+    assert_eq!(ours(&seen), [frame(b"")], "{place:?}, {words}");
+    let statistics = lab.shim_statistics()[0].1;
+    assert_eq!(
+        (statistics.other_vlan, statistics.malformed),
+        (3, 1),
+        "{place:?}, {words}"
+    );
+}
+
+#[test]
+fn shims_work_in_the_kernel_where_they_may() {
+    // That it may is what the forced one shows.
+    let Some(_) = lab_with_shims(TRUNK, Place::Kernel) else {
+        return;
+    };
+    let lab = lab_of(TRUNK).expect("the same lab");
+    let places: Vec<_> = lab
+        .shims()
+        .map(|(host, shim)| (host, shim.place(), shim.is_running()))
+        .collect();
+    assert_eq!(
+        places,
+        [("a", Place::Kernel, true), ("b", Place::Kernel, true)]
+    );
 }
 
 #[test]

@@ -13,6 +13,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use afpacket_sim::rtnl::VethEnd;
+use afpacket_sim::shim::Place;
 use afpacket_sim::traffic::{
     Integrity, PathMtuOptions, PingOptions, TcpOptions, TracerouteOptions, path_mtu, ping,
     tcp_transfer, traceroute,
@@ -201,6 +202,10 @@ fn plain_user() -> TestResult {
         host c wire trunk vlan 10 outer 20 198.18.3.2/24
     ";
     let mut lab = Lab::build(&text.parse::<Topology>()?)?;
+    expect(
+        lab.shims().all(|(_, shim)| shim.place() == Place::Thread),
+        "the kernel takes no programs from a user namespace",
+    )?;
     lab.enable_kernel_forwarding()?;
     let (a, b, c) = (
         lab.namespace("a")?,

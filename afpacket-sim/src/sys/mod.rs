@@ -5,6 +5,7 @@
     reason = "raw system calls; each block says why and why it is sound"
 )]
 
+pub(crate) mod bpf;
 pub(crate) mod ethtool;
 pub(crate) mod packet;
 pub(crate) mod process;

@@ -1,75 +1,24 @@
-//! The tagged end of a host behind a VLAN, for kernels without 802.1Q.
-//!
-//! ```text
-//!  host namespace            shim namespace                       router namespace
-//!  ┌────────────┐  veth   ┌──────────────────────────┐   veth   ┌─────────────┐
-//!  │ eth0 ──────┼─────────┼─ host ◄─ thread ─► trunk ┼──────────┼─ p2         │
-//!  └────────────┘ untagged└──────────────────────────┘  tagged  └─────────────┘
-//! ```
-//!
-//! The thread puts the tag in (IEEE 802.1Q clause 9) and takes it out; frames of other VLANs end there. Packets cross
-//! whole, with segmentation and checksum still to be done where the sender left it so.
+//! The shim as a thread that moves frames between two packet sockets.
 
 use std::io::{self, PipeReader, PipeWriter};
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::error::cannot;
 use crate::namespace::Task;
+use crate::shim::{ShimOptions, ShimStatistics, tags};
 use crate::sys::packet::{Batch, Outgoing, PacketSocket, Received};
 use crate::topology::Tag;
 use crate::{Namespace, Result, SimError};
 
-/// TPID of a customer tag (IEEE 802.1Q).
-const TPID_8021Q: u16 = 0x8100;
-/// TPID of a service tag (IEEE 802.1ad).
-const TPID_8021AD: u16 = 0x88a8;
 const ETHERNET_ADDRESSES: usize = 12;
 const BATCH: usize = 16;
 /// How long one frame may wait for room in the send buffer before it is dropped.
 const SEND_PATIENCE_MS: u8 = 2;
-
-/// How a shim works.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ShimOptions {
-    /// The VLAN of the trunk side.
-    pub tag: Tag,
-    /// How long the thread looks for more frames after one before it sleeps. Longer gives shorter round trips and
-    /// costs that much CPU per burst; an idle shim costs nothing either way.
-    pub busy_poll: Duration,
-}
-
-impl ShimOptions {
-    /// 50 µs.
-    pub const DEFAULT_BUSY_POLL: Duration = Duration::from_micros(50);
-
-    /// A shim for `tag` with the default busy poll.
-    pub fn new(tag: Tag) -> Self {
-        Self {
-            tag,
-            busy_poll: Self::DEFAULT_BUSY_POLL,
-        }
-    }
-}
-
-/// What a shim has done so far, in frames (a whole GSO packet counts as one).
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct ShimStatistics {
-    /// Tagged and sent to the trunk.
-    pub to_trunk: u64,
-    /// Untagged and sent to the host.
-    pub to_host: u64,
-    /// From the trunk, of another VLAN or untagged.
-    pub other_vlan: u64,
-    /// Tagged by the host itself, too short or too long.
-    pub malformed: u64,
-    /// Refused by the sending device, or not accepted in time.
-    pub send_failed: u64,
-}
 
 #[derive(Default)]
 struct Counters {
@@ -80,8 +29,8 @@ struct Counters {
     send_failed: AtomicU64,
 }
 
-/// A running shim; it stops when dropped.
-pub struct Shim {
+/// The running thread; it stops when dropped.
+pub(super) struct ThreadShim {
     counters: Arc<Counters>,
     stopping: Arc<AtomicBool>,
     /// Closing it wakes the thread.
@@ -89,12 +38,9 @@ pub struct Shim {
     task: Option<Task<()>>,
 }
 
-impl Shim {
-    /// Starts a shim between two devices of `namespace`, which must be up.
-    ///
-    /// # Errors
-    /// [`SimError::System`] when a device is missing or raw sockets are not allowed.
-    pub fn start(
+impl ThreadShim {
+    /// Opens the sockets and starts the thread.
+    pub(super) fn start(
         namespace: &Namespace,
         host_device: &str,
         trunk_device: &str,
@@ -130,8 +76,7 @@ impl Shim {
         })
     }
 
-    /// What it has done so far.
-    pub fn statistics(&self) -> ShimStatistics {
+    pub(super) fn statistics(&self) -> ShimStatistics {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         ShimStatistics {
             to_trunk: read(&self.counters.to_trunk),
@@ -142,13 +87,12 @@ impl Shim {
         }
     }
 
-    /// Whether it still forwards; it ends by itself only when a device vanishes.
-    pub fn is_running(&self) -> bool {
+    pub(super) fn is_running(&self) -> bool {
         self.task.as_ref().is_some_and(|task| !task.is_finished())
     }
 }
 
-impl Drop for Shim {
+impl Drop for ThreadShim {
     fn drop(&mut self) {
         self.stopping.store(true, Ordering::Relaxed);
         drop(self.wake.take());
@@ -294,10 +238,7 @@ fn add(counter: &AtomicU64, count: u64) {
 
 /// The bytes to put in behind the Ethernet addresses.
 fn tag_bytes(tag: Tag) -> Vec<u8> {
-    let outer = tag.outer.map(|id| (TPID_8021AD, id));
-    outer
-        .into_iter()
-        .chain([(TPID_8021Q, tag.vlan)])
+    tags(tag)
         .flat_map(|(tpid, id)| [tpid.to_be_bytes(), id.to_be_bytes()].concat())
         .collect()
 }
@@ -320,13 +261,9 @@ fn tagged<'a>(frame: Received<'a>, header: &'a [u8]) -> Option<Outgoing<'a>> {
 /// The kernel has put the outermost tag aside already, and counts offsets without it.
 fn untagged(frame: Received<'_>, tag: Tag) -> Option<Outgoing<'_>> {
     let (addresses, mut rest) = frame.bytes.split_at_checked(ETHERNET_ADDRESSES)?;
-    let wanted = [
-        tag.outer.map(|id| (TPID_8021AD, id)),
-        Some((TPID_8021Q, tag.vlan)),
-    ];
     let mut aside = frame.tag.map(|tag| (tag.tpid, tag.tci));
     let mut inline = 0;
-    for (tpid, id) in wanted.into_iter().flatten() {
+    for (tpid, id) in tags(tag) {
         let found = match aside.take() {
             Some(found) => found,
             None => {
