@@ -9,8 +9,8 @@
 //!
 //! On the way to the trunk the tag is put in (IEEE 802.1Q clause 9), on the way back taken out; frames of other VLANs end
 //! there. Packets cross whole, with segmentation and checksum still to be done where the sender left it so. Two tiny programs
-//! do it in the kernel (`Place::Kernel`), within the sender's system call; where it does not let us load programs, as in
-//! a user namespace, a thread does (`Place::Thread`), at the price of two wake-ups in each direction.
+//! do it in the kernel ([`Place::Kernel`]), within the sender's system call; where it does not let us load programs, as in
+//! a user namespace, a thread does ([`Place::Thread`]), at the price of two wake-ups in each direction.
 
 mod kernel;
 mod thread;
