@@ -224,6 +224,72 @@ fn open_checksums_and_trains_are_described() {
     lab.finish();
 }
 
+/// The kernel takes the tag out before we see a packet; what it says of offsets goes with the tag back in.
+#[test]
+fn tagged_trains_are_described() {
+    let Some(lab) = Lab::new(1500) else { return };
+    let port = lab
+        .host
+        .enter(|| AfPacketPort::open(&AfPacketConfig::new("host0")));
+    let mut sender = port.expect("a port").queues.remove(0);
+    for ring in [FRAMES, LONG_FRAMES, BLOCKS] {
+        let mut queue = lab.open(ring);
+        let mut buffers = lab.pool.cache();
+        // A packet that fits a short frame of the ring, and a train that does not.
+        for (payload, segmentation, segment_size) in [
+            (100, Segmentation::None, 0),
+            (7300, Segmentation::Udp, 1000),
+        ] {
+            let described = |position: u16| Offload {
+                segmentation,
+                checksum: true,
+                ecn: false,
+                segment_size,
+                checksum_start: position + 38,
+                checksum_field: position + 44,
+            };
+            let sent = tagged_udp(payload);
+            let mut packet = [buffers.copy_from(&sent).expect("buffers")];
+            let offload = described(packet[0].position());
+            buffers.set_offload(&mut packet[0], Some(offload));
+            assert_eq!(sender.tx(&mut packet, &mut buffers), 1);
+            sender.flush(&mut buffers);
+            assert_eq!(sender.counters().tx_failed, 0, "{ring:?}, {payload}");
+            let mut received = Frame::new();
+            until("a packet", || {
+                queue.rx(&mut received, 1, &mut buffers);
+                received.len() == 1
+            });
+            let packet = &received.packets()[0];
+            let bytes = buffers.segments(packet).collect::<Vec<_>>().concat();
+            assert!(bytes == sent, "{ring:?}, {payload}");
+            assert_eq!(
+                buffers.offload(packet),
+                Some(described(packet.position())),
+                "{ring:?}, {payload}"
+            );
+            buffers.free_all(received.packets_mut());
+        }
+        assert_eq!(queue.counters(), Default::default(), "{ring:?}");
+        drop((queue, buffers));
+    }
+    drop(sender);
+    lab.finish();
+}
+
+/// An IPv4 UDP datagram in VLAN 0x234 with priority 7, its UDP checksum still to be done.
+fn tagged_udp(payload: usize) -> Vec<u8> {
+    let mut bytes = vec![0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2, 0, 0, 0, 0, 7];
+    bytes.extend([0x81, 0, 0xe2, 0x34, 8, 0]);
+    let [high, low] = ((28 + payload) as u16).to_be_bytes();
+    bytes.extend([0x45, 0, high, low, 0, 0, 0, 0, 64, 17, 0, 0]);
+    bytes.extend([10, 7, 0, 1, 10, 7, 0, 9]);
+    let [high, low] = ((8 + payload) as u16).to_be_bytes();
+    bytes.extend([0, 9, 0, 7, high, low, 0, 0]);
+    bytes.extend((0..payload).map(|i| (i * 7) as u8));
+    bytes
+}
+
 /// Moves packets between two queues until told to stop, and counts the trains among them.
 fn forward(mut queues: [Box<dyn Queue>; 2], pool: &Pool, stop: &AtomicBool, trains: &AtomicU64) {
     let mut buffers = pool.cache();
