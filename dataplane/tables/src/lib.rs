@@ -4,6 +4,8 @@
 //! |---|---|---|
 //! | [`Lpm4`] | DIR-24-8, `u32` entries | in place, one writer, readers never wait |
 //! | [`Lpm6`] | host-route hash, then a nine-way interval tree | `/128` in place, all others at [`Lpm6Writer::commit`] |
+//! | [`AddressSets`](address_sets::AddressSets) | the two above, then a shared array of classes | one writer; readers hold immutable views |
+//! | [`IpPortSets`](address_sets::IpPortSets) | hash in shared shards | as above |
 //! | [`TokenBucket`] | integer credit | owned by its user |
 //!
 //! A table is a pair: one writer (owned by the control plane, `&mut self`) and any number of reader
@@ -24,6 +26,7 @@
 //! ```
 #![deny(unsafe_code)]
 
+pub mod address_sets;
 mod array;
 mod cpu;
 mod error;

@@ -112,6 +112,18 @@ impl<A: Address> Rib<A> {
         }
     }
 
+    /// Prefix, length and value of every route behind `after` up to the address `end`, in order. Inside
+    /// `prefix/len`: from `(prefix, len)` to its last address.
+    pub(crate) fn between(
+        &self,
+        after: (A, u8),
+        end: A,
+    ) -> impl Iterator<Item = (A, u8, u32)> + '_ {
+        self.routes
+            .range((Excluded(after), Included((end, A::WIDTH))))
+            .map(|(&(prefix, len), &value)| (prefix, len, value))
+    }
+
     /// Gives `paint` every maximal address range inside `prefix/len` that no more-specific prefix covers.
     pub(crate) fn gaps(&self, prefix: A, len: u8, mut paint: impl FnMut(RangeInclusive<A>)) {
         let end = prefix.last(len);
