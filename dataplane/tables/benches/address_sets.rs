@@ -16,7 +16,7 @@ impl Sequence {
             .0
             .wrapping_mul(6_364_136_223_846_793_005)
             .wrapping_add(1_442_695_040_888_963_407);
-        ((self.0 >> 32) * u64::from(bound) >> 32) as u32
+        (((self.0 >> 32) * u64::from(bound)) >> 32) as u32
     }
 }
 
@@ -30,7 +30,7 @@ fn hosts4() -> Vec<Member> {
     (0..MEMBERS).map(|i| host4(address(i))).collect()
 }
 
-/// Prefixes of lengths 12 to 32 anywhere in 10.0.0.0/7, nested and overlapping.
+/// Prefixes of lengths 16 to 32 anywhere in 10.0.0.0/7, nested and overlapping.
 fn mixed4() -> Vec<Member> {
     let mut sequence = Sequence(7);
     let mut prefix = || {
