@@ -76,6 +76,8 @@ const UNSAFE: &[&str] = &[
     "dataplane/src/publish.rs",
     "dataplane/src/time.rs",
     "dataplane/tables/src/array.rs",
+    "dataplane/tables/src/flow/index.rs",
+    "dataplane/tables/src/flow/record.rs",
     "dataplane/tables/src/hosts.rs",
     "dataplane/tables/src/interval_tree.rs",
     "dataplane/tables/src/lpm4.rs",
