@@ -53,23 +53,42 @@ impl Numbered for FlowKey6 {
     }
 }
 
-/// Keys in random order, both directions.
+/// Keys in random order; the directions take turns from batch to batch, so that making a key has no
+/// branch to be guessed.
 struct Packets {
     seed: u64,
     flows: u32,
+    reply: bool,
 }
 
 impl Packets {
+    fn new(flows: u32) -> Self {
+        let seed = 0x1234_5678_9abc_def1;
+        let reply = false;
+        Self { seed, flows, reply }
+    }
+
     #[inline(always)]
-    fn next<K: Numbered>(&mut self) -> K {
-        self.seed ^= self.seed << 13;
-        self.seed ^= self.seed >> 7;
-        self.seed ^= self.seed << 17;
-        let key = K::numbered(((self.seed >> 32) * u64::from(self.flows) >> 32) as u32);
-        if self.seed & 1 == 0 {
-            key
-        } else {
-            key.reversed()
+    fn batch<K: Numbered>(
+        &mut self,
+        table: &FlowTable,
+        keys: &mut [K; BATCH],
+        hashes: &mut [FlowHash; BATCH],
+    ) {
+        self.reply = !self.reply;
+        for (key, hash) in keys.iter_mut().zip(hashes) {
+            self.seed = self
+                .seed
+                .wrapping_mul(0x5851_f42d_4c95_7f2d)
+                .wrapping_add(1);
+            let number = (self.seed >> 32) * u64::from(self.flows) >> 32;
+            let forward = K::numbered(number as u32);
+            *key = if self.reply {
+                forward.reversed()
+            } else {
+                forward
+            };
+            *hash = table.hash(key);
         }
     }
 }
@@ -90,10 +109,7 @@ fn serve<K: Numbered>(table: &mut FlowTable, packets: &mut Packets) -> usize {
     let mut keys = [K::default(); BATCH];
     let mut hashes = [FlowHash::default(); BATCH];
     let mut found: [Option<FlowIndex>; BATCH] = [None; BATCH];
-    for (key, hash) in keys.iter_mut().zip(&mut hashes) {
-        *key = packets.next();
-        *hash = table.hash(key);
-    }
+    packets.batch(table, &mut keys, &mut hashes);
     table.lookup_batch(&keys, &hashes, &mut found);
     let mut count = 0;
     for index in found.iter().flatten() {
@@ -111,10 +127,7 @@ fn hits<K: Numbered>(c: &mut Criterion, name: &str, sizes: &[u32]) {
         let mut table = None;
         group.bench_function(id, |b| {
             let table = table.get_or_insert_with(|| filled::<K>(flows));
-            let mut packets = Packets {
-                seed: 0x1234_5678_9abc_def1,
-                flows,
-            };
+            let mut packets = Packets::new(flows);
             b.iter(|| assert_eq!(serve::<K>(table, &mut packets), BATCH));
         });
     }
@@ -126,17 +139,11 @@ fn lookup(c: &mut Criterion) {
     group.throughput(Throughput::Elements(BATCH as u64));
     let table = filled::<FlowKey4>(8);
     group.bench_function("ip4", |b| {
-        let mut packets = Packets {
-            seed: 0x1234_5678_9abc_def1,
-            flows: 1 << 20,
-        };
+        let mut packets = Packets::new(1 << 20);
         b.iter(|| {
             let mut keys = [FlowKey4::default(); BATCH];
             let mut hashes = [FlowHash::default(); BATCH];
-            for (key, hash) in keys.iter_mut().zip(&mut hashes) {
-                *key = packets.next();
-                *hash = table.hash(key);
-            }
+            packets.batch(&table, &mut keys, &mut hashes);
             black_box((&keys, &hashes));
         });
     });
@@ -153,14 +160,11 @@ fn lookup(c: &mut Criterion) {
             let mut keys = [FlowKey4::default(); BATCH];
             let mut hashes = [FlowHash::default(); BATCH];
             let mut found = [None; BATCH];
-            let mut packets = Packets {
-                seed: 0x1234_5678_9abc_def1,
-                flows,
-            };
+            let mut packets = Packets::new(flows);
             b.iter(|| {
+                packets.batch(table, &mut keys, &mut hashes);
                 for (key, hash) in keys.iter_mut().zip(&mut hashes) {
-                    let known: FlowKey4 = packets.next();
-                    *key = FlowKey4::new(known.src(), known.dst(), 7, 7, 6, 9);
+                    *key = FlowKey4::new(key.src(), key.dst(), 7, 7, 6, 9);
                     *hash = table.hash(key);
                 }
                 table.lookup_batch(&keys, &hashes, &mut found);
