@@ -81,7 +81,7 @@ impl Packets {
                 .seed
                 .wrapping_mul(0x5851_f42d_4c95_7f2d)
                 .wrapping_add(1);
-            let number = (self.seed >> 32) * u64::from(self.flows) >> 32;
+            let number = ((self.seed >> 32) * u64::from(self.flows)) >> 32;
             let forward = K::numbered(number as u32);
             *key = if self.reply {
                 forward.reversed()
@@ -89,6 +89,7 @@ impl Packets {
                 forward
             };
             *hash = table.hash(key);
+            table.prefetch(*hash);
         }
     }
 }

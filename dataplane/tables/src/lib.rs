@@ -4,12 +4,9 @@
 //! |---|---|---|
 //! | [`Lpm4`] | DIR-24-8, `u32` entries | in place, one writer, readers never wait |
 //! | [`Lpm6`] | host-route hash, then a nine-way interval tree | `/128` in place, all others at [`Lpm6Writer::commit`] |
-<<<<<<< HEAD
 //! | [`AddressSets`](address_sets::AddressSets) | the two above, then a shared array of classes | one writer; readers hold immutable views |
 //! | [`IpPortSets`](address_sets::IpPortSets) | hash in shared shards | as above |
-=======
 //! | [`FlowTable`] | tag buckets, one line per direction of a flow | owned by one worker |
->>>>>>> 5a265f1 (tables: flow table, one line per direction of a flow)
 //! | [`TokenBucket`] | integer credit | owned by its user |
 //!
 //! A route table is a pair: one writer (owned by the control plane, `&mut self`) and any number of reader
@@ -47,16 +44,12 @@ mod token_bucket;
 
 pub use array::HugePages;
 pub use error::LpmError;
-<<<<<<< HEAD
 pub use lpm4::{Lpm4, Lpm4View, Lpm4Writer};
-=======
 pub use flow::{
     AnyFlowKey, Direction, FlowClass, FlowConfig, FlowEnd, FlowGauges, FlowHash, FlowIndex,
     FlowKey, FlowKey4, FlowKey6, FlowScan, FlowState, FlowTable, FlowTimeouts, FlowView, Inserted,
     Leg, LegFlags, NewFlow, Rewrite4, Rewrite6, Swept, TcpFlags, Tick, Tracked, Transition,
 };
-pub use lpm4::{Lpm4, Lpm4Writer};
->>>>>>> 5a265f1 (tables: flow table, one line per direction of a flow)
 pub use lpm6::{Lpm6, Lpm6Writer};
 pub use prefix::{Prefix4, Prefix6, PrefixError};
 pub use token_bucket::TokenBucket;

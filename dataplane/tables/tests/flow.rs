@@ -326,7 +326,7 @@ impl Run {
             Inserted::New(at) => {
                 assert_eq!(verdict, None);
                 assert!(
-                    before.get(&at.to_word()).is_none() || ends.iter().any(|e| e.0 == at.to_word())
+                    !before.contains_key(&at.to_word()) || ends.iter().any(|e| e.0 == at.to_word())
                 );
                 if left < self.capacity as usize {
                     assert_eq!(extra, []);

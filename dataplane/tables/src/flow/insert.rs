@@ -231,12 +231,13 @@ impl FlowTable {
         now: Tick,
         ended: &mut impl FnMut(&FlowView<'_>, FlowEnd),
     ) -> bool {
+        if self.evict_from::<K>(now, ended) {
+            return true;
+        }
         if K::IP6 {
-            self.evict_from::<super::FlowKey6>(now, ended)
-                || self.evict_from::<super::FlowKey4>(now, ended)
-        } else {
             self.evict_from::<super::FlowKey4>(now, ended)
-                || self.evict_from::<super::FlowKey6>(now, ended)
+        } else {
+            self.evict_from::<super::FlowKey6>(now, ended)
         }
     }
 

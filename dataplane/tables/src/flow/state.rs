@@ -55,10 +55,10 @@ impl TcpFlags {
     /// Whether a real stack may send this combination: SYN, SYN ACK, RST, RST ACK, ACK, FIN ACK.
     /// URG goes with any of them but RST and SYN ACK; PSH, ECE and CWR with all.
     pub const fn is_valid(self) -> bool {
-        match self.0 & 0x37 {
-            0x02 | 0x22 | 0x12 | 0x04 | 0x14 | 0x10 | 0x30 | 0x11 | 0x31 => true,
-            _ => false,
-        }
+        matches!(
+            self.0 & 0x37,
+            0x02 | 0x22 | 0x12 | 0x04 | 0x14 | 0x10 | 0x30 | 0x11 | 0x31
+        )
     }
 }
 
