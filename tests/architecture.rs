@@ -75,6 +75,7 @@ const UNSAFE: &[&str] = &[
     "dataplane/src/lib.rs",
     "dataplane/src/publish.rs",
     "dataplane/src/time.rs",
+    "dataplane/tables/src/acl/simd.rs",
     "dataplane/tables/src/array.rs",
     "dataplane/tables/src/flow/index.rs",
     "dataplane/tables/src/flow/record.rs",

@@ -1,4 +1,5 @@
 //! Lookup tables of the packet path: longest-prefix match, flow table, token bucket.
+//! Lookup tables of the packet path: longest-prefix match, rule classifier, token bucket.
 //!
 //! | table | structure | updates |
 //! |---|---|---|
@@ -7,6 +8,7 @@
 //! | [`AddressSets`](address_sets::AddressSets) | the two above, then a shared array of classes | one writer; readers hold immutable views |
 //! | [`IpPortSets`](address_sets::IpPortSets) | hash in shared shards | as above |
 //! | [`FlowTable`] | tag buckets, one line per direction of a flow | owned by one worker |
+//! | [`acl::Classifier`] | brute force, bit vectors or cut trees, by size | compiled anew; a small overlay for single changes |
 //! | [`TokenBucket`] | integer credit | owned by its user |
 //!
 //! A route table is a pair: one writer (owned by the control plane, `&mut self`) and any number of reader
@@ -28,6 +30,7 @@
 #![deny(unsafe_code)]
 
 pub mod address_sets;
+pub mod acl;
 mod array;
 mod cpu;
 mod error;

@@ -1,0 +1,181 @@
+//! The rule classifier: which of an ordered list of rules is the first that a packet matches.
+//!
+//! A list of [`Rule`]s is compiled for one address family into a [`Classifier`], an immutable value. The
+//! compiler chooses the form by size:
+//!
+//! | tier | rules | structure |
+//! |---|---|---|
+//! | 0 | up to 64 boxes without sets | every rule compared with the packet, eight at once |
+//! | 1 | any, also with sets | a row of bits per value of each field, ANDed |
+//!
+//! Sets of addresses and of (address, protocol, port) triples are not searched here: a [`Key`] carries
+//! the classes that their tables gave, and [`SetClasses`] says which sets a class is in.
+//!
+//! [`reference::Linear`] is the plain twin that defines the result.
+
+mod bit_vectors;
+mod borders;
+mod classes;
+pub mod generate;
+mod key;
+mod lanes;
+mod live;
+mod lowered;
+pub mod reference;
+mod rows;
+mod rule;
+mod simd;
+mod spans;
+
+use std::sync::Arc;
+
+pub use classes::{ClassMembership, SetClasses};
+pub use key::{Address, Family, Key, Layer4, PORT_PROTOCOLS};
+pub use rule::{Icmp, PortRange, PortRangeError, Prefix, Protocols, Rule, SetId, Side};
+
+use self::{
+    bit_vectors::BitVectors,
+    lanes::{Brute, Checks},
+    live::Live,
+    lowered::Lowered,
+};
+
+/// The answer where no rule matches.
+pub const NO_MATCH: u32 = u32::MAX;
+
+/// Which form rules are compiled to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Tier {
+    /// Chosen by size and kind.
+    #[default]
+    Automatic,
+    /// Tier 0 if the rules fit, else tier 1.
+    Brute,
+    /// Tier 1.
+    BitVectors,
+}
+
+/// A compiled list of rules for one family. Cheap to clone where it matters (see
+/// [`extend`](Self::extend)); lookups take `&self`.
+#[derive(Clone, Debug)]
+pub struct Classifier<A: Address> {
+    rules: usize,
+    form: Form<A>,
+}
+
+#[derive(Clone, Debug)]
+enum Form<A: Address> {
+    Brute(Arc<Brute<A>>),
+    BitVectors(BitVectors<A>),
+}
+
+impl<A: Address> Classifier<A> {
+    /// Compiles `rules` (fewer than 2^31), whose sets `sets` describes.
+    pub fn compile(rules: &[Rule], sets: &Arc<SetClasses>) -> Self {
+        Self::with_tier(rules, sets, Tier::Automatic)
+    }
+
+    /// As [`compile`](Self::compile), in the form `tier`.
+    ///
+    /// # Panics
+    /// There are 2^31 rules or more.
+    pub fn with_tier(rules: &[Rule], sets: &Arc<SetClasses>, tier: Tier) -> Self {
+        assert!(rules.len() < 1 << 31, "a rule number has 31 bits");
+        let lowered: Arc<[Option<Lowered<A>>]> = rules.iter().map(Lowered::new).collect();
+        let with_sets = lowered.iter().flatten().any(Lowered::uses_sets);
+        let brute = match tier {
+            Tier::Automatic => !with_sets,
+            Tier::Brute => true,
+            Tier::BitVectors => false,
+        };
+        if brute {
+            let checks = Checks {
+                rules: Arc::clone(&lowered),
+                sets: Arc::clone(sets),
+            };
+            if let Some(form) = Brute::new(checks) {
+                return Self {
+                    rules: rules.len(),
+                    form: Form::Brute(Arc::new(form)),
+                };
+            }
+        }
+        let numbers = (0..rules.len() as u32)
+            .filter(|&number| lowered[number as usize].is_some())
+            .collect();
+        Self {
+            rules: rules.len(),
+            form: Form::BitVectors(BitVectors::new(&lowered, numbers, sets)),
+        }
+    }
+
+    /// Index of the first rule that each key matches, or [`NO_MATCH`]. The shorter slice decides how many.
+    #[inline]
+    pub fn classify(&self, keys: &[Key<A>], out: &mut [u32]) {
+        let n = keys.len().min(out.len());
+        self.classify_live(&keys[..n], &mut out[..n], Live::ALL);
+    }
+
+    /// Index of the first rule that `key` matches, or [`NO_MATCH`].
+    #[inline]
+    pub fn classify_one(&self, key: &Key<A>) -> u32 {
+        let mut out = [NO_MATCH];
+        self.classify(std::slice::from_ref(key), &mut out);
+        out[0]
+    }
+
+    #[inline(always)]
+    fn classify_live(&self, keys: &[Key<A>], out: &mut [u32], live: Live<'_>) {
+        match &self.form {
+            Form::Brute(brute) => {
+                for (out, key) in out.iter_mut().zip(keys) {
+                    *out = brute.classify_one(key, live);
+                }
+            }
+            Form::BitVectors(rows) => {
+                out.fill(NO_MATCH);
+                rows.classify(keys, out, live);
+            }
+        }
+    }
+
+    /// Learns the classes that `sets` has got since this was compiled; `sets` must be the same table, grown.
+    /// Costs a copy of the rows of class fields where another clone still uses them, and the new rows.
+    /// Until then a new class counts as in no set.
+    pub fn extend(&mut self, sets: &Arc<SetClasses>) {
+        match &mut self.form {
+            Form::Brute(brute) => {
+                let mut now = Brute::clone(brute);
+                now.checks.sets = Arc::clone(sets);
+                *brute = Arc::new(now);
+            }
+            Form::BitVectors(rows) => rows.extend(sets),
+        }
+    }
+
+    /// Number of rules.
+    pub fn len(&self) -> usize {
+        self.rules
+    }
+
+    /// Whether there is no rule.
+    pub fn is_empty(&self) -> bool {
+        self.rules == 0
+    }
+
+    /// The form in a few words, for people.
+    pub fn describe(&self) -> String {
+        match &self.form {
+            Form::Brute(brute) => format!("tier 0, {} blocks", brute.blocks()),
+            Form::BitVectors(_) => "tier 1".to_owned(),
+        }
+    }
+
+    /// Bytes that lookups read: what the rules take in the compiled form.
+    pub fn bytes(&self) -> usize {
+        match &self.form {
+            Form::Brute(brute) => brute.bytes(),
+            Form::BitVectors(rows) => rows.bytes(),
+        }
+    }
+}
