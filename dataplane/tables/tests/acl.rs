@@ -7,11 +7,13 @@ use tables::{
     Prefix4, Prefix6,
     acl::{
         Address, ClassMembership, Classifier, Family, Icmp, Key, NO_MATCH, PortRange, Prefix,
-        Protocols, Rule, SetClasses, Side, Tier, reference::Linear,
+        Protocols, Rule, SetClasses, Side, Tier,
+        generate::{Shape, rules, trace},
+        reference::Linear,
     },
 };
 
-const TIERS: [Tier; 3] = [Tier::Automatic, Tier::Brute, Tier::BitVectors];
+const TIERS: [Tier; 4] = [Tier::Automatic, Tier::Brute, Tier::BitVectors, Tier::Trees];
 
 /// Few values, so that rules overlap and packets hit; both ends of the space occur.
 fn v4() -> impl Strategy<Value = u32> + Clone {
@@ -380,7 +382,7 @@ proptest! {
             // Rules that match nearly everything come last, so that late bits are the first.
             let mut rules = rules[..n].to_vec();
             rules.sort_by_key(|rule| rule.source.prefixes.is_empty());
-            for tier in [Tier::Automatic, Tier::BitVectors] {
+            for tier in [Tier::Automatic, Tier::BitVectors, Tier::Trees] {
                 Classifier::with_tier(&rules, &sets, tier).classify(&keys4, &mut out);
                 Linear::new(&rules, &sets).classify(&keys4, &mut expected);
                 prop_assert_eq!(&out, &expected);
@@ -397,7 +399,7 @@ fn classify(rules: &[Rule], key: Key<u32>) -> u32 {
     let mut answers =
         TIERS.map(|tier| Classifier::with_tier(rules, &sets, tier).classify_one(&key));
     answers.sort_unstable();
-    assert_eq!(answers[0], answers[2], "the tiers differ");
+    assert_eq!(answers[0], answers[3], "the tiers differ");
     assert_eq!(answers[0], Linear::new(rules, &sets).classify_one(&key));
     answers[0]
 }
@@ -501,4 +503,22 @@ fn a_backward_range_is_refused() {
         "port range 80:79 ends before it begins: write the lower port first"
     );
     assert!(PortRange::new(0, u16::MAX).is_ok());
+}
+
+/// Large lists of every shape, packets from their corners.
+#[test]
+fn large_lists_agree_with_the_twin() {
+    let sets = Arc::default();
+    for shape in Shape::ALL {
+        for seed in 0..3 {
+            let rules = rules(shape, 2000, seed);
+            let keys = trace(&rules, 3000, seed + 100);
+            let (mut out, mut expected) = (vec![0; keys.len()], vec![0; keys.len()]);
+            Linear::new(&rules, &sets).classify(&keys, &mut expected);
+            for tier in [Tier::Automatic, Tier::BitVectors, Tier::Trees] {
+                Classifier::with_tier(&rules, &sets, tier).classify(&keys, &mut out);
+                assert_eq!(out, expected, "{shape:?} {tier:?}");
+            }
+        }
+    }
 }

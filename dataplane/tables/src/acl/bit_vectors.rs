@@ -407,6 +407,11 @@ impl<A: Address> BitVectors<A> {
         }
     }
 
+    /// Number of rules.
+    pub fn len(&self) -> usize {
+        self.numbers.len()
+    }
+
     pub fn bytes(&self) -> usize {
         fn of<T: Searched>(field: &Option<Intervals<T>>) -> usize {
             field.as_ref().map_or(0, |field| {

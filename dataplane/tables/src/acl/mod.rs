@@ -6,7 +6,8 @@
 //! | tier | rules | structure |
 //! |---|---|---|
 //! | 0 | up to 64 boxes without sets | every rule compared with the packet, eight at once |
-//! | 1 | any, also with sets | a row of bits per value of each field, ANDed |
+//! | 1 | up to 512, and all with sets | a row of bits per value of each field, ANDed |
+//! | 2 | more, without sets | cut trees with leaves of eight boxes |
 //!
 //! Sets of addresses and of (address, protocol, port) triples are not searched here: a [`Key`] carries
 //! the classes that their tables gave, and [`SetClasses`] says which sets a class is in.
@@ -26,6 +27,7 @@ mod rows;
 mod rule;
 mod simd;
 mod spans;
+mod tree;
 
 use std::sync::Arc;
 
@@ -38,6 +40,7 @@ use self::{
     lanes::{Brute, Checks},
     live::Live,
     lowered::Lowered,
+    tree::{Trees, suits},
 };
 
 /// The answer where no rule matches.
@@ -53,7 +56,12 @@ pub enum Tier {
     Brute,
     /// Tier 1.
     BitVectors,
+    /// Tier 2, and tier 1 for the rules that do not suit it.
+    Trees,
 }
+
+/// Rules up to which bit vectors are the faster form.
+const BIT_VECTOR_RULES: usize = 256;
 
 /// A compiled list of rules for one family. Cheap to clone where it matters (see
 /// [`extend`](Self::extend)); lookups take `&self`.
@@ -67,6 +75,8 @@ pub struct Classifier<A: Address> {
 enum Form<A: Address> {
     Brute(Arc<Brute<A>>),
     BitVectors(BitVectors<A>),
+    /// Each rule is in one of them.
+    Trees(Arc<Trees<A>>, Option<BitVectors<A>>),
 }
 
 impl<A: Address> Classifier<A> {
@@ -86,27 +96,35 @@ impl<A: Address> Classifier<A> {
         let brute = match tier {
             Tier::Automatic => !with_sets,
             Tier::Brute => true,
-            Tier::BitVectors => false,
+            Tier::BitVectors | Tier::Trees => false,
         };
-        if brute {
-            let checks = Checks {
-                rules: Arc::clone(&lowered),
-                sets: Arc::clone(sets),
-            };
-            if let Some(form) = Brute::new(checks) {
-                return Self {
-                    rules: rules.len(),
-                    form: Form::Brute(Arc::new(form)),
-                };
-            }
-        }
-        let numbers = (0..rules.len() as u32)
-            .filter(|&number| lowered[number as usize].is_some())
-            .collect();
-        Self {
+        let checks = || Checks {
+            rules: Arc::clone(&lowered),
+            sets: Arc::clone(sets),
+        };
+        let form = |form| Self {
             rules: rules.len(),
-            form: Form::BitVectors(BitVectors::new(&lowered, numbers, sets)),
+            form,
+        };
+        if brute && let Some(brute) = Brute::new(checks()) {
+            return form(Form::Brute(Arc::new(brute)));
         }
+        let possible = |number: &u32| lowered[*number as usize].is_some();
+        let numbers: Vec<u32> = (0..rules.len() as u32).filter(possible).collect();
+        let suited = |number: &u32| lowered[*number as usize].as_ref().is_some_and(suits);
+        let (for_trees, mut for_rows): (Vec<u32>, Vec<u32>) = match tier {
+            Tier::BitVectors | Tier::Brute => (Vec::new(), numbers),
+            Tier::Automatic if numbers.len() <= BIT_VECTOR_RULES => (Vec::new(), numbers),
+            Tier::Automatic | Tier::Trees => numbers.into_iter().partition(suited),
+        };
+        if for_trees.is_empty() {
+            return form(Form::BitVectors(BitVectors::new(&lowered, for_rows, sets)));
+        }
+        let (trees, left_over) = Trees::new(checks(), &for_trees);
+        for_rows.extend(left_over);
+        for_rows.sort_unstable();
+        let rows = (!for_rows.is_empty()).then(|| BitVectors::new(&lowered, for_rows, sets));
+        form(Form::Trees(Arc::new(trees), rows))
     }
 
     /// Index of the first rule that each key matches, or [`NO_MATCH`]. The shorter slice decides how many.
@@ -136,6 +154,13 @@ impl<A: Address> Classifier<A> {
                 out.fill(NO_MATCH);
                 rows.classify(keys, out, live);
             }
+            Form::Trees(trees, rows) => {
+                out.fill(NO_MATCH);
+                trees.classify(keys, out, live);
+                if let Some(rows) = rows {
+                    rows.classify(keys, out, live);
+                }
+            }
         }
     }
 
@@ -149,7 +174,9 @@ impl<A: Address> Classifier<A> {
                 now.checks.sets = Arc::clone(sets);
                 *brute = Arc::new(now);
             }
-            Form::BitVectors(rows) => rows.extend(sets),
+            Form::BitVectors(rows) | Form::Trees(_, Some(rows)) => rows.extend(sets),
+            // No rule in trees refers to a set.
+            Form::Trees(_, None) => {}
         }
     }
 
@@ -168,6 +195,10 @@ impl<A: Address> Classifier<A> {
         match &self.form {
             Form::Brute(brute) => format!("tier 0, {} blocks", brute.blocks()),
             Form::BitVectors(_) => "tier 1".to_owned(),
+            Form::Trees(trees, rows) => {
+                let rows = rows.as_ref().map_or(0, BitVectors::len);
+                format!("tier 2, {}, {rows} rules in tier 1", trees.describe())
+            }
         }
     }
 
@@ -176,6 +207,7 @@ impl<A: Address> Classifier<A> {
         match &self.form {
             Form::Brute(brute) => brute.bytes(),
             Form::BitVectors(rows) => rows.bytes(),
+            Form::Trees(trees, rows) => trees.bytes() + rows.as_ref().map_or(0, BitVectors::bytes),
         }
     }
 }
