@@ -12,6 +12,7 @@ mod mac;
 mod name;
 mod neighbour;
 mod object;
+pub mod policy;
 mod route;
 mod state;
 mod validate;

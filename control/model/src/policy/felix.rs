@@ -1,0 +1,356 @@
+//! FelixConfiguration, as far as it changes verdicts; other fields are refused rather than ignored.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use super::reader::{Fields, Node};
+use super::rule::{Protocol, read_net_or_address};
+use super::value::Value;
+
+/// A port that stays open on hosts whatever policies say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FailsafePort {
+    /// TCP, UDP or SCTP.
+    pub protocol: Protocol,
+    /// The other end's network; any if `None`.
+    pub net: Option<IpNet>,
+    /// The port.
+    pub port: u16,
+}
+
+impl FailsafePort {
+    const fn any(protocol: Protocol, port: u16) -> Self {
+        Self {
+            protocol,
+            net: None,
+            port,
+        }
+    }
+
+    /// Whether a peer's packet with this port is let through.
+    pub fn admits(&self, protocol: u8, peer: IpAddr, port: u16) -> bool {
+        self.protocol.number() == protocol
+            && self.port == port
+            && self.net.is_none_or(|net| net.contains(&peer))
+    }
+}
+
+/// What happens to a workload's packet to its own host that its egress policy allows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EndpointToHost {
+    /// Dropped.
+    Drop,
+    /// Allowed.
+    Accept,
+    /// The host's own rules decide; as far as ours go it is allowed.
+    Return,
+}
+
+/// How packets are denied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DenyAction {
+    /// Silently.
+    Drop,
+    /// With a TCP reset or an ICMP error to the sender.
+    Reject,
+}
+
+/// How long flows are remembered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FlowTimeouts {
+    /// Flows younger than this are kept.
+    pub creation_grace: Duration,
+    /// TCP before it is established.
+    pub tcp_syn_sent: Duration,
+    /// TCP that is established.
+    pub tcp_established: Duration,
+    /// TCP after both ends have sent FIN.
+    pub tcp_fins_seen: Duration,
+    /// TCP after a reset.
+    pub tcp_reset_seen: Duration,
+    /// UDP.
+    pub udp: Duration,
+    /// Other protocols.
+    pub generic: Duration,
+    /// ICMP.
+    pub icmp: Duration,
+}
+
+impl Default for FlowTimeouts {
+    fn default() -> Self {
+        Self {
+            creation_grace: Duration::from_secs(10),
+            tcp_syn_sent: Duration::from_secs(20),
+            tcp_established: Duration::from_secs(3600),
+            tcp_fins_seen: Duration::from_secs(30),
+            tcp_reset_seen: Duration::from_secs(40),
+            udp: Duration::from_secs(60),
+            generic: Duration::from_secs(600),
+            icmp: Duration::from_secs(5),
+        }
+    }
+}
+
+/// One FelixConfiguration: `default` for all nodes, `node.NAME` for one; what it leaves out stays as it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FelixConfiguration {
+    /// Ports that stay open towards hosts.
+    pub failsafe_inbound: Option<Vec<FailsafePort>>,
+    /// Ports that stay open from hosts.
+    pub failsafe_outbound: Option<Vec<FailsafePort>>,
+    /// For workloads' packets to their own host.
+    pub endpoint_to_host: Option<EndpointToHost>,
+    /// How packets are denied.
+    pub deny_action: Option<DenyAction>,
+    /// Whether workloads may send VXLAN.
+    pub vxlan_from_workloads: Option<bool>,
+    /// Whether workloads may send IP in IP.
+    pub ipip_from_workloads: Option<bool>,
+    /// Whether a change of policy decides live flows again (our own field, `reevaluateLiveFlows`).
+    pub reevaluate_live_flows: Option<bool>,
+    /// Timeouts by field: `None` stays as it is.
+    pub timeouts: [Option<Duration>; 8],
+}
+
+/// What holds on a node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Felix {
+    /// Ports that stay open towards hosts.
+    pub failsafe_inbound: Vec<FailsafePort>,
+    /// Ports that stay open from hosts.
+    pub failsafe_outbound: Vec<FailsafePort>,
+    /// For workloads' packets to their own host.
+    pub endpoint_to_host: EndpointToHost,
+    /// How packets are denied.
+    pub deny_action: DenyAction,
+    /// Whether workloads may send VXLAN.
+    pub vxlan_from_workloads: bool,
+    /// Whether workloads may send IP in IP.
+    pub ipip_from_workloads: bool,
+    /// Whether a change of policy decides live flows again.
+    pub reevaluate_live_flows: bool,
+    /// How long flows are remembered.
+    pub timeouts: FlowTimeouts,
+}
+
+impl Default for Felix {
+    fn default() -> Self {
+        use FailsafePort as Port;
+        let common =
+            [179, 2379, 2380, 5473, 6443, 6666, 6667].map(|port| Port::any(Protocol::TCP, port));
+        let mut failsafe_inbound = vec![Port::any(Protocol::TCP, 22), Port::any(Protocol::UDP, 68)];
+        failsafe_inbound.extend(common);
+        let mut failsafe_outbound =
+            vec![Port::any(Protocol::UDP, 53), Port::any(Protocol::UDP, 67)];
+        failsafe_outbound.extend(common);
+        Self {
+            failsafe_inbound,
+            failsafe_outbound,
+            endpoint_to_host: EndpointToHost::Drop,
+            deny_action: DenyAction::Drop,
+            vxlan_from_workloads: false,
+            ipip_from_workloads: false,
+            reevaluate_live_flows: false,
+            timeouts: FlowTimeouts::default(),
+        }
+    }
+}
+
+impl Felix {
+    /// Takes over what a configuration says.
+    pub fn apply(&mut self, other: &FelixConfiguration) {
+        fn set<T: Clone>(mine: &mut T, other: Option<&T>) {
+            if let Some(other) = other {
+                mine.clone_from(other);
+            }
+        }
+        set(&mut self.failsafe_inbound, other.failsafe_inbound.as_ref());
+        set(
+            &mut self.failsafe_outbound,
+            other.failsafe_outbound.as_ref(),
+        );
+        set(&mut self.endpoint_to_host, other.endpoint_to_host.as_ref());
+        set(&mut self.deny_action, other.deny_action.as_ref());
+        set(
+            &mut self.vxlan_from_workloads,
+            other.vxlan_from_workloads.as_ref(),
+        );
+        set(
+            &mut self.ipip_from_workloads,
+            other.ipip_from_workloads.as_ref(),
+        );
+        set(
+            &mut self.reevaluate_live_flows,
+            other.reevaluate_live_flows.as_ref(),
+        );
+        let mine = &mut self.timeouts;
+        for (mine, other) in [
+            &mut mine.creation_grace,
+            &mut mine.tcp_syn_sent,
+            &mut mine.tcp_established,
+            &mut mine.tcp_fins_seen,
+            &mut mine.tcp_reset_seen,
+            &mut mine.udp,
+            &mut mine.generic,
+            &mut mine.icmp,
+        ]
+        .into_iter()
+        .zip(&other.timeouts)
+        {
+            set(mine, other.as_ref());
+        }
+    }
+}
+
+impl fmt::Display for FailsafePort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:", self.protocol)?;
+        if let Some(net) = self.net {
+            write!(f, "{net}:")?;
+        }
+        write!(f, "{}", self.port)
+    }
+}
+
+fn read_failsafe(node: &Node<'_>) -> Option<FailsafePort> {
+    let mut fields = node.fields()?;
+    let protocol = fields.required("protocol").and_then(|node| {
+        node.any_case(&[
+            ("TCP", Protocol::TCP),
+            ("UDP", Protocol::UDP),
+            ("SCTP", Protocol::SCTP),
+        ])
+    });
+    let net = fields
+        .take("net")
+        .filter(|node| *node.value != "".into())
+        .map(|node| read_net_or_address(&node));
+    let port = fields
+        .required("port")
+        .and_then(|node| node.integer(0, 65535))
+        .and_then(|port| u16::try_from(port).ok());
+    fields.finish();
+    Some(FailsafePort {
+        protocol: protocol?,
+        net: match net {
+            Some(None) => return None,
+            Some(net) => net,
+            None => None,
+        },
+        port: port?,
+    })
+}
+
+/// A list of failsafe ports: an empty one closes them all.
+fn read_failsafes(spec: &mut Fields<'_>, name: &'static str) -> Option<Vec<FailsafePort>> {
+    let node = spec.take(name)?;
+    Some(node.list(1024).iter().filter_map(read_failsafe).collect())
+}
+
+/// A duration as Go writes it: `1h30m`, `20s`, `500ms`.
+fn read_duration(node: &Node<'_>) -> Option<Duration> {
+    let read = match node.value {
+        Value::Text(text) => duration(text),
+        _ => None,
+    };
+    if read.is_none() {
+        node.must("be a duration such as 20s, 1h or 1h30m");
+    }
+    read
+}
+
+fn duration(text: &str) -> Option<Duration> {
+    let mut rest = text;
+    let mut total = Duration::ZERO;
+    while !rest.is_empty() {
+        let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
+        let number: u32 = rest[..digits].parse().ok()?;
+        rest = &rest[digits..];
+        // The longer unit first: `ms` is not `m`.
+        let (unit, length) = [
+            ("ms", Duration::from_millis(1)),
+            ("s", Duration::from_secs(1)),
+            ("m", Duration::from_secs(60)),
+            ("h", Duration::from_secs(3600)),
+        ]
+        .into_iter()
+        .find(|(unit, _)| rest.starts_with(unit))?;
+        rest = &rest[unit.len()..];
+        total = total.checked_add(length.checked_mul(number)?)?;
+    }
+    Some(total).filter(|_| !text.is_empty())
+}
+
+pub(crate) fn read_felix(spec: &mut Fields<'_>) -> FelixConfiguration {
+    let mut felix = FelixConfiguration {
+        failsafe_inbound: read_failsafes(spec, "failsafeInboundHostPorts"),
+        failsafe_outbound: read_failsafes(spec, "failsafeOutboundHostPorts"),
+        endpoint_to_host: spec.take("defaultEndpointToHostAction").and_then(|node| {
+            node.any_case(&[
+                ("Drop", EndpointToHost::Drop),
+                ("Accept", EndpointToHost::Accept),
+                ("Return", EndpointToHost::Return),
+            ])
+        }),
+        deny_action: spec.take("iptablesFilterDenyAction").and_then(|node| {
+            node.any_case(&[("Drop", DenyAction::Drop), ("Reject", DenyAction::Reject)])
+        }),
+        vxlan_from_workloads: spec.bool("allowVXLANPacketsFromWorkloads"),
+        ipip_from_workloads: spec.bool("allowIPIPPacketsFromWorkloads"),
+        reevaluate_live_flows: spec.bool("reevaluateLiveFlows"),
+        timeouts: [None; 8],
+    };
+    if let Some(mut fields) = spec
+        .take("bpfConntrackTimeouts")
+        .and_then(|node| node.fields())
+    {
+        for (name, timeout) in [
+            "creationGracePeriod",
+            "tcpSynSent",
+            "tcpEstablished",
+            "tcpFinsSeen",
+            "tcpResetSeen",
+            "udpTimeout",
+            "genericTimeout",
+            "icmpTimeout",
+        ]
+        .into_iter()
+        .zip(&mut felix.timeouts)
+        {
+            *timeout = fields
+                .take(name)
+                .filter(|node| *node.value != "Auto".into())
+                .and_then(|node| read_duration(&node));
+        }
+        fields.finish();
+    }
+    felix
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_gos() {
+        for (text, millis) in [
+            ("20s", 20_000),
+            ("1h30m", 5_400_000),
+            ("500ms", 500),
+            ("1m2s3ms", 62_003),
+            ("0s", 0),
+        ] {
+            assert_eq!(
+                duration(text),
+                Some(Duration::from_millis(millis)),
+                "{text}"
+            );
+        }
+        for text in ["", "20", "s", "-1s", "1d", "1h 2m", "99999999999s", "1.5s"] {
+            assert_eq!(duration(text), None, "{text}");
+        }
+    }
+}
