@@ -152,8 +152,12 @@ fn read_peer(node: &Node<'_>, ingress: bool, unsupported: &mut Vec<String>) -> O
     if !ingress {
         if fields.has("networks") {
             given += 1;
-            side.nets = fields.list("networks", MAX_ENTRIES, |node| read_net(&node));
-            if side.nets.is_empty() {
+            let mut entries = 0;
+            side.nets = fields.list("networks", MAX_ENTRIES, |node| {
+                entries += 1;
+                read_net(&node)
+            });
+            if entries == 0 {
                 fields.fail("networks", "required: at least one network");
             }
         }

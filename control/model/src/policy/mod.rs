@@ -9,7 +9,8 @@ mod access;
 mod cluster;
 mod endpoint;
 mod felix;
-mod generate;
+#[cfg(any(test, feature = "generate"))]
+pub mod generate;
 mod id;
 mod kubernetes;
 mod network_policy;

@@ -273,6 +273,17 @@ pub fn evaluate(
     }
 }
 
+/// Whether a rule of a policy in a namespace, or of one in none, matches a packet: before destination translation if `early`, after it otherwise.
+pub fn rule_matches(
+    state: &PolicyState,
+    rule: &Rule,
+    namespace: Option<&str>,
+    packet: &Packet,
+    early: bool,
+) -> bool {
+    matching::rule(state, rule, namespace, &Sight::new(packet, early))
+}
+
 /// What an interface's access lists say about a packet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AccessVerdict {
@@ -590,7 +601,7 @@ impl Judge<'_> {
 }
 
 /// Whether a policy applies to something with these labels.
-fn policy_applies(id: &PolicyId, policy: &Policy, labels: &impl LabelSource) -> bool {
+pub(crate) fn policy_applies(id: &PolicyId, policy: &Policy, labels: &impl LabelSource) -> bool {
     let in_namespace = match &id.namespace {
         Some(namespace) => labels.label(super::NAMESPACE_LABEL) == Some(namespace),
         None => true,
