@@ -226,13 +226,6 @@ impl Fields<'_> {
             .mtu
             .and_then(|bytes| self.check("spec.mtu", Mtu::new(bytes)));
         let mac_address = self.optional("spec.macAddress", spec.mac_address.as_ref());
-        if spec.redirects {
-            // Taken seriously or refused, never ignored.
-            self.error(
-                "spec.redirects",
-                "ICMP redirects are not supported yet; leave it out",
-            );
-        }
         let vrf = self.vrf(spec.vrf.as_ref());
         Some(Interface {
             kind: kind?,

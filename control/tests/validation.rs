@@ -99,7 +99,6 @@ const INVALID: &[(&str, &str, &str, &str, &str)] = &[
     ("Interface", "x", "{vlan: {parent: lan, id: 5, outerTpid: dot1q}}", "spec.vlan.outerTpid", "set outerId"),
     ("Interface", "x", "{vlan: {parent: lan, id: 5, outerId: 6, outerTpid: q}}", "spec.vlan.outerTpid", "dot1ad"),
     ("Interface", "x", "{vlan: {parent: lan, id: 5}, mtu: 1500}", "spec.mtu", "the parent lan carries 1400"),
-    ("Interface", "x", "{vlan: {parent: lan, id: 5}, redirects: true}", "spec.redirects", "not supported yet"),
     // addresses
     ("Address", "x", "{address: 10.9.0.1/24}", "spec.interface", "required"),
     ("Address", "x", "{interface: wan}", "spec.address", "required"),

@@ -7,7 +7,7 @@ mod kit;
 
 use std::cell::RefCell;
 
-use kit::Lab;
+use kit::{A, Lab};
 use kit::counted::{self, Ledger};
 use kit::frames::{self, Dice};
 use libfuzzer_sys::fuzz_target;
@@ -23,9 +23,12 @@ thread_local! {
 
 fuzz_target!(|bytes: &[u8]| {
     LAB.with_borrow_mut(|slot| {
-        let (mut lab, inputs) = slot
-            .take()
-            .unwrap_or_else(|| (Lab::with(&counted::graph(), |_| ()), 0));
+        let fresh = || {
+            Lab::with(&counted::graph(), |snapshot| {
+                snapshot.interfaces[usize::from(A)].redirects = true;
+            })
+        };
+        let (mut lab, inputs) = slot.take().unwrap_or_else(|| (fresh(), 0));
         let mut dice = Dice::Bytes(bytes);
         for _ in 0..FRAMES {
             if dice.is_spent() {

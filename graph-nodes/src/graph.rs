@@ -3,7 +3,7 @@
 use dataplane::GraphSpec;
 
 use crate::ethernet::EthernetInput;
-use crate::icmp::{Icmp4Error, Icmp4Input, Icmp6Error, Icmp6Input};
+use crate::icmp::{Icmp4Error, Icmp4Input, Icmp4Redirect, Icmp6Error, Icmp6Input, Icmp6Redirect};
 use crate::ip4::{Ip4Fragment, Ip4Input, Ip4Local, Ip4Lookup, Ip4Rewrite, Ip4RpfCheck};
 use crate::ip6::{Ip6Input, Ip6Local, Ip6Lookup, Ip6Rewrite};
 use crate::neighbour::{ArpInput, Ip4Glean, Ip6Glean, NdInput};
@@ -27,6 +27,8 @@ pub fn graph() -> GraphSpec<Snapshot> {
         .node(|_| Icmp6Error)
         .node(|_| Ip4Lookup::default())
         .node(|_| Ip6Lookup::default())
+        .node(|_| Icmp4Redirect)
+        .node(|_| Icmp6Redirect)
         .node(|_| Ip4Glean::default())
         .node(|_| Ip6Glean::default())
         .node(|_| Ip4Fragment::default())

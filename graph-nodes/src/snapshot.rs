@@ -105,7 +105,7 @@ pub struct Interface {
     pub rpf_strict: bool,
     /// Answers ARP requests for addresses that it has a route to through another interface.
     pub proxy_arp: bool,
-    /// Sends ICMP redirects.
+    /// Sends ICMP redirects to hosts on its link about packets that leave by it again.
     pub redirects: bool,
     /// IPv4 addresses; the first is the source of what this interface says.
     pub ip4: Vec<InterfaceAddress<Ipv4Addr>>,
@@ -176,6 +176,13 @@ impl Snapshot {
         self.interfaces
             .get(usize::from(number))
             .filter(|interface| interface.up)
+    }
+
+    /// Whether an interface is up and sends redirects.
+    #[inline]
+    pub fn redirects(&self, interface: u16) -> bool {
+        self.interface(interface)
+            .is_some_and(|interface| interface.redirects)
     }
 
     /// The tables of the VRF that an interface belongs to.

@@ -712,3 +712,203 @@ fn a_route_that_changes_is_followed_at_once() {
     );
     lab.finish();
 }
+
+/// A redirect of the gateway to the resolved host of link A, as a builder up to its ICMP layer.
+fn redirect4(frame: &[u8], answer: &[u8], next_hop: [u8; 4]) -> Vec<u8> {
+    let ip = to_host(0).ip4(v4(0, 1), v4(0, 22)).tos(0xc0).ttl(OWN_TTL);
+    let gateway = u32::from_be_bytes(next_hop);
+    let message = ip
+        .id(id_of(answer))
+        .icmp4_error(5, 1, gateway, &frame[14..]);
+    with_destination(message.build(), mac(0, 22))
+}
+
+fn with_destination(mut frame: Vec<u8>, mac: MacAddr) -> Vec<u8> {
+    frame[..6].copy_from_slice(&mac.octets());
+    frame
+}
+
+/// A gateway that sends redirects on link A, where hosts 22 and 10 are resolved.
+fn redirecting(redirects: bool) -> Lab {
+    let mut lab = Lab::with(&graph_nodes::graph(), |snapshot| {
+        snapshot.interfaces[usize::from(A)].redirects = redirects;
+    });
+    for six in [false, true] {
+        lab.writer
+            .resolve(kit::neighbour(0, 22, six), mac(0, 22))
+            .expect("room");
+    }
+    let link_local = kit::neighbour(0, HOST, true).interface;
+    let host = |host| mac(0, host).link_local();
+    for number in [HOST, 22] {
+        let neighbour = graph_nodes::fib::NeighbourKey {
+            interface: link_local,
+            address: host(number).into(),
+        };
+        lab.writer.resolve(neighbour, mac(0, number)).expect("room");
+        if number == HOST {
+            let hop = NextHop {
+                neighbour,
+                weight: 1,
+            };
+            let to = behind(22, 0).into();
+            lab.writer
+                .set_route(0, to, 48, RouteTarget::Forward(vec![hop]))
+                .expect("room");
+        }
+    }
+    lab.writer.commit().expect("memory");
+    let mut snapshot = kit::snapshot(&lab.writer);
+    snapshot.interfaces[usize::from(A)].redirects = redirects;
+    lab.engine.publish(snapshot);
+    lab
+}
+
+/// The packet goes on, and its sender hears of the better hop: byte by byte.
+#[test]
+fn ip4_packets_that_turn_around_are_redirected() {
+    let mut lab = redirecting(true);
+    let packet = |link: Builder<Eth>, to: [u8; 4], ttl| {
+        let ip = link.ip4(v4(0, 22), to).ttl(ttl).udp(1, 2);
+        ip.payload(&[7; 600]).build()
+    };
+    let from_host = || eth(mac(0, 22), gateway_mac(0));
+    // By a router on the link, and straight to a host there.
+    for to in [[21, 0, 0, 1], v4(0, HOST).octets()] {
+        let frame = packet(from_host(), to, 64);
+        let mut out = lab.run(0, frame.clone());
+        out.sort_by_key(|(_, frame)| frame.len());
+        let [(0, answer), (0, forwarded)] = &out[..] else {
+            panic!("the packet and a redirect, not {out:?}");
+        };
+        assert_eq!(*forwarded, packet(to_host(0), to, 63));
+        assert_eq!(*answer, redirect4(&frame, answer, v4(0, HOST).octets()));
+        let (_, icmp) = Ip4Header::parse(&answer[14..]).expect("an IPv4 header");
+        wire::icmp4::verify_checksum(icmp).expect("a right checksum");
+    }
+    // Others go on in silence: to another link, expired, from no neighbour, and answers of the gateway itself.
+    let silent = |frame: Vec<u8>, lab: &mut Lab| {
+        let out = lab.run(0, frame);
+        let kinds: Vec<_> = out.iter().map(|(port, frame)| (*port, frame[23])).collect();
+        (kinds, out)
+    };
+    let (kinds, _) = silent(packet(from_host(), [20, 0, 0, 1], 64), &mut lab);
+    assert_eq!(kinds, [(1, 17)]);
+    let expired = packet(from_host(), [21, 0, 0, 1], 1);
+    let (kinds, out) = silent(expired, &mut lab);
+    assert_eq!((&kinds[..], out[0].1[34]), (&[(0, 1)][..], 11));
+    for source in [v4(1, HOST), v4(0, HOST), v4(0, 1), v4(0, 255)] {
+        let frame = from_host().ip4(source, [21, 0, 0, 1]).udp(1, 2).build();
+        assert_eq!(silent(frame, &mut lab).0, [(0, 17)], "from {source}");
+    }
+    let echo = from_host().ip4(v4(0, 22), v4(0, 1)).icmp4_echo(1, 1);
+    let (kinds, out) = silent(echo.build(), &mut lab);
+    assert_eq!((&kinds[..], out[0].1[34]), (&[(0, 1)][..], 0));
+    // Nothing is said about errors, broadcasts and later fragments, but unicast among them is forwarded.
+    let about = ip4([21, 0, 0, 1], v4(0, 22)).udp(1, 2).build();
+    let error = from_host().ip4(v4(0, 22), [21, 0, 0, 1]);
+    let out = lab.run(0, error.icmp4_error(3, 1, 0, &about).build());
+    assert_eq!(out.len(), 1);
+    let fragment = from_host().ip4(v4(0, 22), [21, 0, 0, 1]);
+    let out = lab.run(0, fragment.fragment_offset(10).udp(1, 2).build());
+    assert_eq!(out.len(), 1);
+    lab.finish();
+}
+
+#[test]
+fn ip6_packets_that_turn_around_are_redirected() {
+    let mut lab = redirecting(true);
+    let from_host = || eth(mac(0, 22), gateway_mac(0));
+    let packet = |link: Builder<Eth>, from: Ipv6Addr, to: Ipv6Addr, hops, length| {
+        let ip = link.ip6(from, to).hop_limit(hops).udp(1, 2);
+        ip.payload(&vec![7; length]).build()
+    };
+    let router = mac(0, HOST).link_local();
+    for (from, to, target, length) in [
+        (v6(0, 22), behind(22, 1), router, 3),
+        (v6(0, 22), behind(22, 1), router, 16),
+        (v6(0, 22), v6(0, HOST), v6(0, HOST), 1400),
+    ] {
+        let frame = packet(from_host(), from, to, 64, length);
+        let mut out = lab.run(0, frame.clone());
+        out.sort_by_key(|(_, frame)| frame[20] != 58);
+        let [(0, answer), (0, forwarded)] = &out[..] else {
+            panic!("the packet and a redirect, not {out:?}");
+        };
+        assert_eq!(*forwarded, packet(to_host(0), from, to, 63, length));
+        // The quote is filled up to a unit of eight bytes, and ends where the message has 1280.
+        let mut quote = frame[14..].to_vec();
+        quote.truncate(1280 - 96);
+        quote.resize(quote.len().next_multiple_of(8), 0);
+        let mut redirected = vec![4, 1 + (quote.len() / 8) as u8, 0, 0, 0, 0, 0, 0];
+        redirected.extend(quote);
+        let message = to_host(0)
+            .ip6(gateway_mac(0).link_local(), from)
+            .redirect6(target, to)
+            .option(&nd::link_layer_option(2, mac(0, HOST)))
+            .option(&redirected);
+        assert_eq!(*answer, with_destination(message.build(), mac(0, 22)));
+        let (header, icmp) = wire::Ip6Header::parse(&answer[14..]).expect("an IPv6 header");
+        nd::validate(header, icmp).expect("a host believes it");
+    }
+    // A router whose link-local address is not known cannot be named; the rest as for IPv4.
+    let quiet = [
+        (v6(0, 22), behind(21, 1), 64),
+        (v6(1, 22), behind(22, 1), 64),
+        (v6(0, HOST), behind(21, 1), 64),
+        (v6(0, 1), behind(22, 1), 64),
+    ];
+    for (from, to, hops) in quiet {
+        let out = lab.run(0, packet(from_host(), from, to, hops, 9));
+        let kinds: Vec<_> = out.iter().map(|(port, frame)| (*port, frame[20])).collect();
+        assert_eq!(kinds, [(0, 17)], "from {from} to {to}");
+    }
+    let out = lab.run(0, packet(from_host(), v6(0, 22), behind(22, 1), 1, 9));
+    assert_eq!((out.len(), out[0].1[54]), (1, 3), "time exceeded alone");
+    lab.finish();
+}
+
+/// Off, as it is by default, nothing is said, and the packets take the short way.
+#[test]
+fn redirects_are_off_unless_asked_for() {
+    let mut lab = redirecting(false);
+    let from_host = || eth(mac(0, 22), gateway_mac(0));
+    let frame = from_host().ip4(v4(0, 22), [21, 0, 0, 1]).udp(1, 2).build();
+    assert_eq!(lab.run(0, frame).len(), 1);
+    let frame = from_host().ip6(v6(0, 22), behind(22, 1)).udp(1, 2).build();
+    assert_eq!(lab.run(0, frame).len(), 1);
+    for node in [
+        "icmp4-redirect",
+        "icmp6-redirect",
+        "ip4-rewrite",
+        "ip6-rewrite",
+    ] {
+        assert_eq!(lab.node(node).0, 0, "{node}");
+    }
+    lab.finish();
+}
+
+/// The limit on errors holds for redirects too; every packet goes on.
+#[test]
+fn redirects_are_limited() {
+    let mut lab = Lab::with(&graph_nodes::graph(), |snapshot| {
+        snapshot.interfaces[usize::from(A)].redirects = true;
+        snapshot.icmp.errors_per_second = 10;
+        snapshot.icmp.burst = 3;
+    });
+    for _ in 0..20 {
+        let ip4 = eth(mac(0, 22), gateway_mac(0)).ip4(v4(0, 22), [21, 0, 0, 1]);
+        lab.send(0, ip4.udp(1, 2).build());
+        let ip6 = eth(mac(0, 22), gateway_mac(0)).ip6(v6(0, 22), v6(0, HOST));
+        lab.send(0, ip6.udp(1, 2).build());
+    }
+    let out = lab.turn();
+    let forwarded = out
+        .iter()
+        .filter(|(_, frame)| frame.bytes[..6] == mac(0, HOST).octets());
+    assert_eq!(forwarded.count(), 40);
+    // Their receiver is not resolved: all that were made wait for it.
+    assert_eq!(out.len(), 40);
+    assert_eq!(lab.node("ip4-glean").0 + lab.node("ip6-glean").0, 3);
+    lab.finish();
+}

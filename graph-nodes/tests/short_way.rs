@@ -341,6 +341,7 @@ proptest! {
     #[test]
     fn flows_fare_the_same_on_both_ways(
         flows in prop::collection::vec(flow(), 1..5),
+        redirects in any::<bool>(),
         bursts in prop::collection::vec(
             (prop::collection::vec((any::<prop::sample::Index>(), kind()), 1..60), 0u32..40), 1..6),
     ) {
@@ -355,7 +356,11 @@ proptest! {
             sent.push((frames, *some));
         }
         let outcomes = WAYS.map(|traced| {
-            let mut lab = Lab::new();
+            let mut lab = Lab::with(&graph_nodes::graph(), |snapshot| {
+                for interface in INTERFACES {
+                    snapshot.interfaces[usize::from(interface)].redirects = redirects;
+                }
+            });
             for host in [false, true] {
                 // More packets than a queue holds would wait otherwise, and which of them are dropped may depend on the way.
                 lab.writer.resolve(kit::neighbour(1, 99, host), mac(1, 99)).expect("room");

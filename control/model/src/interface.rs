@@ -22,7 +22,7 @@ pub struct Interface {
     pub vrf: VrfName,
     /// Answer ARP requests for addresses that are reached through another interface (RFC 1027).
     pub proxy_arp: bool,
-    /// Send ICMP redirects (RFC 792, RFC 4861 section 8).
+    /// Send ICMP redirects (RFC 792, RFC 4861 section 8) to hosts whose packets leave by the interface that they came in by.
     pub redirects: bool,
 }
 

@@ -61,8 +61,7 @@ impl Node<Snapshot> for Icmp4Error {
     fn process(&mut self, frame: &mut Frame, cx: &mut Context<'_, Snapshot>) {
         let (packets, verdicts) = frame.parts_mut();
         for (packet, verdict) in packets.iter_mut().zip(verdicts) {
-            let message = may_answer(packet, cx).and_then(|()| build(packet, cx));
-            *verdict = match message {
+            *verdict = match error(packet, cx) {
                 Ok(message) => {
                     let original = std::mem::replace(packet, message);
                     cx.buffers.free(original);
@@ -74,14 +73,29 @@ impl Node<Snapshot> for Icmp4Error {
     }
 }
 
-/// RFC 1812 section 4.3.2.7: when nothing is said.
-fn may_answer(packet: &Descriptor, cx: &mut Context<'_, Snapshot>) -> Result<(), Drop> {
+/// The message that the node before asked for, where one may be sent.
+fn error(packet: &Descriptor, cx: &mut Context<'_, Snapshot>) -> Result<Descriptor, Drop> {
     let error = ErrorWord::from_word(packet.word);
     let kind = Icmp4Type(error.kind);
-    // A redirect is an error by name, but its gateway does not fit the word.
+    // A redirect is an error by name, but its gateway does not fit the word: `icmp4-redirect` makes it.
     if !kind.is_error() || kind == Icmp4Type::REDIRECT {
         return Err(Drop::NotAnError);
     }
+    may_answer(packet, cx)?;
+    let interface = cx.snapshot.interface(packet.interface);
+    let own = interface.and_then(|interface| interface.ip4.first());
+    let from = own.ok_or(Drop::NoSourceAddress)?.address;
+    let message = Message {
+        from,
+        kind,
+        code: error.code,
+        rest: rest_of_header(error),
+    };
+    build(packet, message, cx)
+}
+
+/// RFC 1812 section 4.3.2.7: when nothing is said about a packet.
+pub(super) fn may_answer(packet: &Descriptor, cx: &mut Context<'_, Snapshot>) -> Result<(), Drop> {
     if packet.flags().contains(Flags::LOCAL) {
         return Err(Drop::Local);
     }
@@ -133,14 +147,27 @@ fn connected(from: u16, address: u32, snapshot: &Snapshot) -> Option<u16> {
     (group.action() == RouteAction::Glean).then_some(group.payload() as u16)
 }
 
-/// The message about a packet, in a buffer of its own.
-fn build(packet: &Descriptor, cx: &mut Context<'_, Snapshot>) -> Result<Descriptor, Drop> {
-    let error = ErrorWord::from_word(packet.word);
+/// What a message says besides its quote.
+#[derive(Clone, Copy)]
+pub(super) struct Message {
+    /// Its source address.
+    pub(super) from: Ipv4Addr,
+    /// Its type.
+    pub(super) kind: Icmp4Type,
+    /// Its code.
+    pub(super) code: u8,
+    /// The four bytes behind the checksum.
+    pub(super) rest: [u8; 4],
+}
+
+/// The message about a packet, in a buffer of its own, with the sender's address as its word.
+pub(super) fn build(
+    packet: &Descriptor,
+    say: Message,
+    cx: &mut Context<'_, Snapshot>,
+) -> Result<Descriptor, Drop> {
     let header = Ip4Header::view(cx.buffers.bytes(packet)).map_err(|_| Drop::Truncated)?;
     let (to, total_length) = (header.src.get(), usize::from(header.total_length.get()));
-    let interface = cx.snapshot.interface(packet.interface);
-    let own = interface.and_then(|interface| interface.ip4.first());
-    let from = own.ok_or(Drop::NoSourceAddress)?.address;
     let quote = total_length
         .min(cx.buffers.total_length(packet))
         .min(MAX_QUOTE_LEN);
@@ -149,7 +176,7 @@ fn build(packet: &Descriptor, cx: &mut Context<'_, Snapshot>) -> Result<Descript
         && fill(cx.buffers.bytes_mut(&mut message), |out| {
             cx.buffers.copy_out(packet, 0, out) == out.len()
         });
-    if !filled || !head(cx, &mut message, error, from, to) {
+    if !filled || !head(cx, &mut message, say, to) {
         cx.buffers.free(message);
         return Err(Drop::Truncated);
     }
@@ -175,13 +202,7 @@ fn fill(bytes: &mut [u8], quote: impl FnOnce(&mut [u8]) -> bool) -> bool {
 }
 
 /// Writes both headers in front of the quote that is there.
-fn head(
-    cx: &mut Context<'_, Snapshot>,
-    message: &mut Descriptor,
-    error: ErrorWord,
-    from: Ipv4Addr,
-    to: u32,
-) -> bool {
+fn head(cx: &mut Context<'_, Snapshot>, message: &mut Descriptor, say: Message, to: u32) -> bool {
     let id = cx.rng.next_u32() as u16;
     let bytes = cx.buffers.bytes_mut(message);
     let length = bytes.len();
@@ -189,7 +210,7 @@ fn head(
         return false;
     };
     *header = wire::ip4::header(
-        from,
+        say.from,
         Ipv4Addr::from_bits(to),
         IpProtocol::ICMP4,
         TTL,
@@ -201,10 +222,10 @@ fn head(
     let Ok(icmp) = Icmp4Header::view_mut(rest) else {
         return false;
     };
-    icmp.icmp_type = Icmp4Type(error.kind);
-    icmp.code = error.code;
+    icmp.icmp_type = say.kind;
+    icmp.code = say.code;
     icmp.checksum.set(0);
-    icmp.rest = rest_of_header(error);
+    icmp.rest = say.rest;
     let sum = checksum::checksum(rest);
     if let Ok(icmp) = Icmp4Header::view_mut(rest) {
         icmp.checksum.set(sum);

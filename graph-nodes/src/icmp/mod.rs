@@ -3,14 +3,19 @@
 mod error_word;
 pub mod icmp4_error;
 pub mod icmp4_input;
+pub mod icmp4_redirect;
 pub mod icmp6_error;
 pub mod icmp6_input;
+pub mod icmp6_redirect;
+pub(crate) mod redirect;
 
 pub use error_word::ErrorWord;
 pub use icmp4_error::Icmp4Error;
 pub use icmp4_input::Icmp4Input;
+pub use icmp4_redirect::Icmp4Redirect;
 pub use icmp6_error::Icmp6Error;
 pub use icmp6_input::Icmp6Input;
+pub use icmp6_redirect::Icmp6Redirect;
 
 /// Time to live of ICMP messages that this node makes (RFC 1700, "Internet Protocol, default time to live").
 pub(crate) const TTL: u8 = 64;

@@ -1,7 +1,7 @@
 //! `ip4-lookup`: longest-prefix match; finds out how a packet goes on.
 //!
 //! - Input: packets at their IPv4 header; word = destination address; interface = whose VRF to use.
-//! - Output: word = port to `port-tx` (frames that the stage of `ip4-rewrite` made here), adjacency to `ip4-rewrite`, the interface to glean on to `ip4-glean`, the error to `icmp4-error`.
+//! - Output: word = port to `port-tx` (frames that the stage of `ip4-rewrite` made here), adjacency to `ip4-rewrite`, the interface to glean on to `ip4-glean`, the error to `icmp4-error`, adjacency to `icmp4-redirect` (packets that turn around where redirects are on).
 //! - Reads: snapshot.vrfs, snapshot.forwarding
 //! - State: none
 //! - Standard: RFC 1812 section 5.2.4, RFC 2992 (several next hops)
@@ -11,7 +11,7 @@ use dataplane::{BufferView, Context, Descriptor, Flags, Frame, InterfaceCounter,
 
 use crate::fib::{Adjacency, ForwardingView, Group, RouteAction};
 use crate::flow_hash;
-use crate::icmp::ErrorWord;
+use crate::icmp::{ErrorWord, redirect};
 use crate::neighbour::GLEAN_INTERFACE;
 use crate::output::forward;
 use crate::snapshot::Snapshot;
@@ -24,6 +24,7 @@ dataplane::next_nodes! {
         Local => "ip4-local",
         Glean => "ip4-glean",
         Error => "icmp4-error",
+        Redirect => "icmp4-redirect",
     }
 }
 
@@ -73,6 +74,10 @@ impl Node<Snapshot> for Ip4Lookup {
                 } else {
                     *verdict = other(packet, group, cx);
                 }
+            }
+            if cx.snapshot.redirects(interface) {
+                let (packets, verdicts) = (&packets[begin..at], &mut verdicts[begin..at]);
+                redirect::divert(packets, verdicts, Next::Rewrite, Next::Redirect, forwarding);
             }
         }
         if self.left != cx.turn && !rewrite(packets, verdicts, cx) {

@@ -1,7 +1,7 @@
 //! `ip6-lookup`: longest-prefix match; finds out how a packet goes on.
 //!
 //! - Input: packets at their IPv6 header; interface = whose VRF to use, and the link of link-local destinations.
-//! - Output: word = port to `port-tx` (frames that the stage of `ip6-rewrite` made here), adjacency to `ip6-rewrite`, the interface to glean on to `ip6-glean`, the error to `icmp6-error`.
+//! - Output: word = port to `port-tx` (frames that the stage of `ip6-rewrite` made here), adjacency to `ip6-rewrite`, the interface to glean on to `ip6-glean`, the error to `icmp6-error`, adjacency to `icmp6-redirect` (packets that turn around where redirects are on).
 //! - Reads: snapshot.vrfs, snapshot.forwarding
 //! - State: none
 //! - Standard: RFC 8200, RFC 4443 section 3.1, RFC 2992 (several next hops)
@@ -14,7 +14,7 @@ use dataplane::{
 use super::input::destination;
 use crate::fib::{Adjacency, ForwardingView, Group, RouteAction, scoped};
 use crate::flow_hash;
-use crate::icmp::ErrorWord;
+use crate::icmp::{ErrorWord, redirect};
 use crate::neighbour::GLEAN_INTERFACE;
 use crate::output::forward;
 use crate::snapshot::Snapshot;
@@ -27,6 +27,7 @@ dataplane::next_nodes! {
         Local => "ip6-local",
         Glean => "ip6-glean",
         Error => "icmp6-error",
+        Redirect => "icmp6-redirect",
     }
 }
 
@@ -88,7 +89,9 @@ impl Node<Snapshot> for Ip6Lookup {
                 &mut self.addresses[..run],
                 &mut self.groups[..run],
             );
-            let decided = packets[range.clone()].iter_mut().zip(&mut verdicts[range]);
+            let decided = packets[range.clone()]
+                .iter_mut()
+                .zip(&mut verdicts[range.clone()]);
             for ((packet, verdict), number) in decided.zip(&self.groups[..run]) {
                 let group = forwarding.group(*number);
                 if group.action() == RouteAction::Forward {
@@ -98,6 +101,10 @@ impl Node<Snapshot> for Ip6Lookup {
                 } else {
                     *verdict = other(packet, group, cx);
                 }
+            }
+            if cx.snapshot.redirects(interface) {
+                let (packets, verdicts) = (&packets[range.clone()], &mut verdicts[range]);
+                redirect::divert(packets, verdicts, Next::Rewrite, Next::Redirect, forwarding);
             }
         }
         if self.left != cx.turn && !rewrite(packets, verdicts, cx) {

@@ -1,6 +1,6 @@
-//! The graph with two counters more: how many packets the nodes made that make several out of one.
+//! The graph with counters more: how many packets the nodes made that make several out of one.
 //!
-//! Everything else in the graph passes one packet on for each that it takes, or drops it, so with these two numbers the sums must
+//! Everything else in the graph passes one packet on for each that it takes, or drops it, so with these numbers the sums must
 //! match exactly ([`Ledger`]).
 
 use std::marker::PhantomData;
@@ -8,7 +8,9 @@ use std::marker::PhantomData;
 use dataplane::{Context, Frame, GraphSpec, NextNode, NoDrop, Node, Verdict};
 use graph_nodes::Snapshot;
 use graph_nodes::ethernet::EthernetInput;
-use graph_nodes::icmp::{Icmp4Error, Icmp4Input, Icmp6Error, Icmp6Input};
+use graph_nodes::icmp::{
+    Icmp4Error, Icmp4Input, Icmp4Redirect, Icmp6Error, Icmp6Input, Icmp6Redirect,
+};
 use graph_nodes::ip4::{Ip4Fragment, Ip4Input, Ip4Local, Ip4Lookup, Ip4Rewrite, Ip4RpfCheck};
 use graph_nodes::ip6::{Ip6Input, Ip6Local, Ip6Lookup, Ip6Rewrite};
 use graph_nodes::neighbour::{ArpInput, Ip4Glean, Ip6Glean, NdInput};
@@ -20,8 +22,14 @@ use super::Lab;
 pub const FRAGMENTS: &str = "fragments-made";
 /// Name of the counter behind `gso-segment`.
 pub const SEGMENTS: &str = "segments-made";
+/// Name of the counter behind `icmp4-redirect`.
+pub const REDIRECTS4: &str = "redirects4-made";
+/// Name of the counter behind `icmp6-redirect`.
+pub const REDIRECTS6: &str = "redirects6-made";
+/// Names of all counters.
+pub const COUNTERS: [&str; 4] = [REDIRECTS4, REDIRECTS6, FRAGMENTS, SEGMENTS];
 
-/// The nodes of [`graph_nodes::graph`], the two counters among them.
+/// The nodes of [`graph_nodes::graph`], the counters among them.
 pub fn graph() -> GraphSpec<Snapshot> {
     nodes(GraphSpec::new())
 }
@@ -43,14 +51,18 @@ pub fn nodes(front: GraphSpec<Snapshot>) -> GraphSpec<Snapshot> {
         .node(|_| Icmp6Error)
         .node(|_| Ip4Lookup::default())
         .node(|_| Ip6Lookup::default())
+        .node(|_| Rerouted::<_, ToRedirects4>(Icmp4Redirect, PhantomData))
+        .node(|_| Redirects4)
+        .node(|_| Rerouted::<_, ToRedirects6>(Icmp6Redirect, PhantomData))
+        .node(|_| Redirects6)
         .node(|_| Ip4Glean::default())
         .node(|_| Ip6Glean::default())
-        .node(|_| Redirected::<_, ToFragments>(Ip4Fragment::default(), PhantomData))
+        .node(|_| Rerouted::<_, ToFragments>(Ip4Fragment::default(), PhantomData))
         .node(|_| Fragments)
         .node(|_| Ip4Rewrite::default())
         .node(|_| Ip6Rewrite::default())
         .node(|_| InterfaceOutput::default())
-        .node(|_| Redirected::<_, ToSegments>(GsoSegment::default(), PhantomData))
+        .node(|_| Rerouted::<_, ToSegments>(GsoSegment::default(), PhantomData))
         .node(|_| Segments)
 }
 
@@ -61,7 +73,7 @@ pub struct Ledger {
     pub offered: u64,
     /// Frames that control injected.
     pub injected: u64,
-    /// Fragments and segments made, less the packets they were made of.
+    /// Fragments and segments made, less the packets they were made of, and redirects.
     pub made: i64,
     /// Frames that came out.
     pub sent: u64,
@@ -76,11 +88,16 @@ impl Ledger {
             let (taken, dropped) = lab.node(node);
             lab.node(counter).0 as i64 - (taken - dropped) as i64
         };
+        // These are made beside the packets that they are about.
+        let beside = |counter: &str| lab.node(counter).0 as i64;
         let dropped: u64 = lab.drops().iter().map(|(_, count)| count).sum();
         Self {
             offered: lab.offered,
             injected: lab.stats().injected.value(),
-            made: made_by("ip4-fragment", FRAGMENTS) + made_by("gso-segment", SEGMENTS),
+            made: made_by("ip4-fragment", FRAGMENTS)
+                + made_by("gso-segment", SEGMENTS)
+                + beside(REDIRECTS4)
+                + beside(REDIRECTS6),
             sent: lab.sent,
             dropped: dropped + lab.stats().lost.value(),
         }
@@ -103,9 +120,9 @@ impl Ledger {
 }
 
 /// A node whose edges lead elsewhere.
-struct Redirected<N, E>(N, PhantomData<E>);
+struct Rerouted<N, E>(N, PhantomData<E>);
 
-impl<N: Node<Snapshot>, E: NextNode + Send + 'static> Node<Snapshot> for Redirected<N, E> {
+impl<N: Node<Snapshot>, E: NextNode + Send + 'static> Node<Snapshot> for Rerouted<N, E> {
     const NAME: &'static str = N::NAME;
     type Next = E;
     type Drop = N::Drop;
@@ -133,34 +150,44 @@ dataplane::next_nodes! {
 }
 
 dataplane::next_nodes! {
-    /// Where fragments really go.
-    enum FragmentsNext { Rewrite => "ip4-rewrite" }
+    /// Edges of `icmp4-redirect` here.
+    enum ToRedirects4 {
+        Rewrite => "ip4-rewrite",
+        Made => "redirects4-made",
+    }
 }
 
 dataplane::next_nodes! {
-    /// Where segments really go.
-    enum SegmentsNext { PortTx => "port-tx" }
-}
-
-struct Fragments;
-struct Segments;
-
-impl Node<Snapshot> for Fragments {
-    const NAME: &'static str = FRAGMENTS;
-    type Next = FragmentsNext;
-    type Drop = NoDrop;
-
-    fn process(&mut self, frame: &mut Frame, _: &mut Context<'_, Snapshot>) {
-        frame.set_all(Verdict::next(FragmentsNext::Rewrite));
+    /// Edges of `icmp6-redirect` here.
+    enum ToRedirects6 {
+        Rewrite => "ip6-rewrite",
+        Made => "redirects6-made",
     }
 }
 
-impl Node<Snapshot> for Segments {
-    const NAME: &'static str = SEGMENTS;
-    type Next = SegmentsNext;
-    type Drop = NoDrop;
+/// A node that sends on what comes to it: its count of packets is the counter.
+macro_rules! counter {
+    ($node:ident = $name:expr, $next:ident => $target:literal) => {
+        dataplane::next_nodes! {
+            /// Where the packets really go.
+            enum $next { On => $target }
+        }
 
-    fn process(&mut self, frame: &mut Frame, _: &mut Context<'_, Snapshot>) {
-        frame.set_all(Verdict::next(SegmentsNext::PortTx));
-    }
+        struct $node;
+
+        impl Node<Snapshot> for $node {
+            const NAME: &'static str = $name;
+            type Next = $next;
+            type Drop = NoDrop;
+
+            fn process(&mut self, frame: &mut Frame, _: &mut Context<'_, Snapshot>) {
+                frame.set_all(Verdict::next($next::On));
+            }
+        }
+    };
 }
+
+counter!(Fragments = FRAGMENTS, FragmentsNext => "ip4-rewrite");
+counter!(Segments = SEGMENTS, SegmentsNext => "port-tx");
+counter!(Redirects4 = REDIRECTS4, Redirects4Next => "ip4-lookup");
+counter!(Redirects6 = REDIRECTS6, Redirects6Next => "ip6-lookup");

@@ -238,6 +238,7 @@ impl Inner for Packet4 {
             2 => [224, 0, 0, 5],
             3 => [10, 0, self.link, 255],
             4 => [10, 0, self.link, 1],
+            5 => [10, 0, self.link, 11],
             _ => [10, 0, self.link, HOST],
         };
         let to = match dice.below(12) {
@@ -306,6 +307,7 @@ impl Inner for Packet6 {
             1 => std::net::Ipv6Addr::LOCALHOST,
             2 => nd::ALL_NODES,
             3 | 4 => station,
+            5 => v6(self.link, 11),
             _ => v6(self.link, HOST),
         };
         let ours = v6(dice.below(4) as u8, 1);
@@ -315,6 +317,7 @@ impl Inner for Packet6 {
             3 => dice.pick(&[nd::ALL_NODES, nd::ALL_ROUTERS, nd::solicited_node(ours)]),
             4 => gateway_mac(usize::from(self.link).min(2)).link_local(),
             5 => dice.pick(&[station, std::net::Ipv6Addr::LOCALHOST]),
+            6 => v6(self.link, HOST),
             _ => behind(
                 dice.pick(&[20, 20, 21, 30, 40, 50, 60, 70, 80]),
                 dice.below(8) as u16,
