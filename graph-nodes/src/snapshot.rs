@@ -32,16 +32,26 @@ pub struct Snapshot {
 
 /// What the nodes of one worker share.
 pub struct WorkerState {
-    /// ICMP and ICMPv6 errors that this worker may still send.
-    pub icmp_errors: TokenBucket,
+    limits: IcmpLimits,
+    errors: TokenBucket,
 }
 
 impl WorkerState {
     /// A worker that has sent nothing yet.
     pub fn new(limits: IcmpLimits) -> Self {
         Self {
-            icmp_errors: TokenBucket::new(limits.errors_per_second, limits.burst, 0),
+            limits,
+            errors: TokenBucket::new(limits.errors_per_second, limits.burst, 0),
         }
+    }
+
+    /// ICMP and ICMPv6 errors and redirects that this worker may still send. New limits hold at once, and begin with a whole burst.
+    pub fn icmp_errors(&mut self, limits: IcmpLimits, now_ns: u64) -> &mut TokenBucket {
+        if self.limits != limits {
+            self.limits = limits;
+            self.errors = TokenBucket::new(limits.errors_per_second, limits.burst, now_ns);
+        }
+        &mut self.errors
     }
 }
 
@@ -151,7 +161,7 @@ pub struct Vrf {
     pub ip6: Lpm6,
 }
 
-/// Limits on ICMP and ICMPv6 errors, per worker (RFC 1812 section 4.3.2.8, RFC 4443 section 2.4 f).
+/// Limits on ICMP and ICMPv6 errors and redirects, per worker (RFC 1812 section 4.3.2.8, RFC 4443 section 2.4 f).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct IcmpLimits {
     /// Errors per second in the long run.

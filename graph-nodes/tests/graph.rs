@@ -912,3 +912,29 @@ fn redirects_are_limited() {
     assert_eq!(lab.node("ip4-glean").0 + lab.node("ip6-glean").0, 3);
     lab.finish();
 }
+
+/// New limits hold from the snapshot on that brings them.
+#[test]
+fn limits_on_errors_change_while_packets_flow() {
+    let limited = |snapshot: &mut graph_nodes::Snapshot, burst| {
+        snapshot.icmp.errors_per_second = 1;
+        snapshot.icmp.burst = burst;
+    };
+    let mut lab = Lab::with(&graph_nodes::graph(), |snapshot| limited(snapshot, 2));
+    let answers = |lab: &mut Lab| {
+        for _ in 0..10 {
+            lab.send(0, ip4_in([50, 0, 0, 1]).udp(1, 2).build());
+            lab.send(0, ip6_in(behind(50, 1)).udp(1, 2).build());
+        }
+        lab.turn().len()
+    };
+    assert_eq!((answers(&mut lab), answers(&mut lab)), (2, 0));
+    for burst in [7, 0, 3] {
+        let mut snapshot = kit::snapshot(&lab.writer);
+        limited(&mut snapshot, burst);
+        lab.engine.publish(snapshot);
+        let all = (answers(&mut lab), answers(&mut lab));
+        assert_eq!(all, (burst as usize, 0));
+    }
+    lab.finish();
+}

@@ -18,7 +18,7 @@ use wire::icmp4::{MAX_QUOTE_LEN, unreachable};
 use wire::{Header, Icmp4Header, Icmp4Type, Ip4Header, IpProtocol, checksum};
 
 use crate::fib::RouteAction;
-use crate::icmp::{ErrorWord, TTL};
+use crate::icmp::{ErrorWord, TTL, errors_left, take_error};
 use crate::ip4::address;
 use crate::snapshot::Snapshot;
 
@@ -121,7 +121,7 @@ pub(super) fn may_answer(packet: &Descriptor, cx: &mut Context<'_, Snapshot>) ->
         return Err(Drop::BadSource);
     }
     // Before the look into tables, so that a flood costs little; taken only when the message is certain.
-    if cx.state.icmp_errors.available(cx.now_ns) == 0 {
+    if errors_left(cx) == 0 {
         return Err(Drop::RateLimited);
     }
     let broadcast = |interface: u16, address: u32| {
@@ -180,7 +180,7 @@ pub(super) fn build(
         cx.buffers.free(message);
         return Err(Drop::Truncated);
     }
-    if !cx.state.icmp_errors.take(cx.now_ns, 1) {
+    if !take_error(cx) {
         cx.buffers.free(message);
         return Err(Drop::RateLimited);
     }
@@ -299,7 +299,12 @@ mod tests {
                 RouteTarget::Connected(2),
             )
             .expect("room");
+        let limits = IcmpLimits {
+            errors_per_second: 10,
+            burst: 3,
+        };
         let snapshot = Snapshot {
+            icmp: limits,
             interfaces: vec![
                 up(vec![own(US), own([10, 0, 8, 1])]),
                 up(Vec::new()),
@@ -308,10 +313,6 @@ mod tests {
             vrfs: vec![writer.vrf(0).expect("the VRF")],
             forwarding: writer.forwarding(),
             ..Snapshot::default()
-        };
-        let limits = IcmpLimits {
-            errors_per_second: 10,
-            burst: 3,
         };
         NodeHarness::new(|| Icmp4Error, snapshot, move || WorkerState::new(limits))
             .expect("a harness")

@@ -20,7 +20,7 @@ use wire::ip6::{DEFAULT_EXTENSION_LIMIT, walk_extensions};
 use wire::{Header, Icmp6Header, Icmp6Type, Ip6Header, IpProtocol};
 
 use crate::fib::{RouteAction, scoped};
-use crate::icmp::{ErrorWord, TTL};
+use crate::icmp::{ErrorWord, TTL, errors_left, take_error};
 use crate::snapshot::{Interface, Snapshot};
 
 dataplane::next_nodes! {
@@ -114,7 +114,7 @@ fn may_answer(packet: &Descriptor, cx: &mut Context<'_, Snapshot>) -> Result<(),
         return Err(Drop::BadSource);
     }
     // (f): looked at before work is done, taken when the message is certain.
-    if cx.state.icmp_errors.available(cx.now_ns) == 0 {
+    if errors_left(cx) == 0 {
         return Err(Drop::RateLimited);
     }
     Ok(())
@@ -137,7 +137,7 @@ fn build(packet: &Descriptor, cx: &mut Context<'_, Snapshot>) -> Result<Descript
             .ok_or(Drop::NoSourceAddress)?
     };
     let mut message = cx.buffers.alloc().ok_or(Drop::NoBuffer)?;
-    if !message.extend(HEADERS + quote) || !cx.state.icmp_errors.take(cx.now_ns, 1) {
+    if !message.extend(HEADERS + quote) || !take_error(cx) {
         cx.buffers.free(message);
         return Err(Drop::RateLimited);
     }
@@ -231,6 +231,7 @@ mod tests {
             ..second.clone()
         };
         let snapshot = Snapshot {
+            icmp: limits,
             interfaces: vec![first, second, third],
             vrfs: vec![writer.vrf(0).expect("there")],
             forwarding: writer.forwarding(),

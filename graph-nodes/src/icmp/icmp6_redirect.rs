@@ -19,6 +19,7 @@ use wire::nd::{self, HOP_LIMIT, Redirect, option};
 use wire::{Header, Icmp6Type, Ip6Header, IpProtocol, MacAddr};
 
 use super::icmp6_error::write_header;
+use super::{errors_left, take_error};
 use crate::snapshot::{Interface, Snapshot};
 
 dataplane::next_nodes! {
@@ -120,7 +121,7 @@ fn is_neighbour(interface: &Interface, address: Ipv6Addr) -> bool {
 
 /// The message, in a buffer of its own; `None` where this worker has sent as many as it may, or has no buffer.
 fn build(packet: &Descriptor, say: &Message, cx: &mut Context<'_, Snapshot>) -> Option<Descriptor> {
-    if cx.state.icmp_errors.available(cx.now_ns) == 0 {
+    if errors_left(cx) == 0 {
         return None;
     }
     let mac = say
@@ -131,7 +132,7 @@ fn build(packet: &Descriptor, say: &Message, cx: &mut Context<'_, Snapshot>) -> 
     let quote = say.length.min(MAX_LEN - before - OPTION);
     let quoted = OPTION + quote.next_multiple_of(8);
     let mut message = cx.buffers.alloc()?;
-    if !message.extend(before + quoted) || !cx.state.icmp_errors.take(cx.now_ns, 1) {
+    if !message.extend(before + quoted) || !take_error(cx) {
         cx.buffers.free(message);
         return None;
     }
