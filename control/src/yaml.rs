@@ -375,23 +375,52 @@ fn manifest<S: DeserializeOwned + Default>(
 }
 
 fn from_yaml<T: DeserializeOwned>(text: &str) -> Result<T, Problem> {
-    let mut field = String::new();
-    let options = serde_saphyr::options! { with_snippet: false, strict_booleans: true };
-    let result = serde_saphyr::with_deserializer_from_str_with_options(text, options, |yaml| {
+    let mut place = None;
+    let result = with_yaml(text, |yaml| {
         let mut track = serde_path_to_error::Track::new();
         T::deserialize(serde_path_to_error::Deserializer::new(yaml, &mut track))
-            .inspect_err(|_| field = path(&track.path()))
+            .inspect_err(|_| place = Some(track.path()))
     });
     result.map_err(|error| {
         let line = error
             .location()
             .and_then(|location| usize::try_from(location.line()).ok());
+        let mut message = plain(&error.to_string());
+        // A value of the wrong type: the library says what was wanted, not what is there.
+        if message.starts_with("invalid ")
+            && let Some(value) = place.as_ref().and_then(|place| scalar_at(text, place))
+        {
+            message = format!("{value}: {message}");
+        }
         Problem {
             line: line.filter(|line| *line > 0),
-            field: field.clone(),
-            message: plain(&error.to_string()),
+            field: place.as_ref().map(path).unwrap_or_default(),
+            message,
         }
     })
+}
+
+fn with_yaml<'t, T>(
+    text: &'t str,
+    read: impl for<'e> FnOnce(serde_saphyr::Deserializer<'t, 'e>) -> Result<T, serde_saphyr::Error>,
+) -> Result<T, serde_saphyr::Error> {
+    let options = serde_saphyr::options! { with_snippet: false, strict_booleans: true };
+    serde_saphyr::with_deserializer_from_str_with_options(text, options, read)
+}
+
+/// The text, number or truth value at a place in a document, as JSON; `None` where something else or nothing is there.
+fn scalar_at(text: &str, place: &serde_path_to_error::Path) -> Option<String> {
+    let document = with_yaml(text, |yaml| serde_json::Value::deserialize(yaml)).ok()?;
+    let mut value = &document;
+    for segment in place.iter() {
+        value = match segment {
+            Segment::Seq { index } => value.get(*index)?,
+            Segment::Map { key } => value.get(key)?,
+            Segment::Enum { .. } | Segment::Unknown => return None,
+        };
+    }
+    let scalar = !(value.is_null() || value.is_array() || value.is_object());
+    scalar.then(|| value.to_string())
 }
 
 /// The library's message in an operator's terms: the place is said elsewhere, and its options are none of theirs.

@@ -269,7 +269,7 @@ fn invalid_files_are_refused_whole_by_the_command_line() {
         text: object("Interface", "p0", "{afPacket: {device: p0}, mtu: large}"),
         object: "Interface/p0",
         field: "spec.mtu",
-        message: "invalid u32",
+        message: "\"large\": invalid u32",
     };
     for case in cases().into_iter().chain([unknown_field, wrong_type]) {
         fs::write(&file, good() + &case.text).unwrap();
