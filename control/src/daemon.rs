@@ -17,8 +17,11 @@ use crate::yaml::{self, LoadError};
 /// Where the desired state is kept unless told otherwise.
 pub const DEFAULT_STORE: &str = "/var/lib/oncilla/desired.redb";
 
-/// How long clients may take to finish when the daemon is told to stop.
-const GRACE: Duration = Duration::from_secs(5);
+/// How long clients may take to finish when the daemon is told to stop: one that does not read must not keep it.
+const CLIENTS_GRACE: Duration = Duration::from_secs(1);
+
+/// How long transactions may take then that have been begun.
+const OWNER_GRACE: Duration = Duration::from_secs(5);
 
 /// How a daemon runs.
 #[derive(Clone, Debug)]
@@ -122,6 +125,7 @@ pub async fn run(
         desired.apply(request).await.map_err(DaemonError::Config)?;
     }
     let (stop, stopping) = watch::channel(false);
+    let owner = desired.clone();
     let services = Services::new(desired, telemetry, &options.store.to_string(), stopping);
     let mut serving = std::pin::pin!(services.serve(socket));
     ready();
@@ -136,17 +140,23 @@ pub async fn run(
         None => {
             // Told to stop: streams end, requests finish.
             let _ = stop.send(true);
-            match tokio::time::timeout(GRACE, serving).await {
+            match tokio::time::timeout(CLIENTS_GRACE, serving).await {
                 Ok(result) => result.map_err(DaemonError::from),
                 Err(_) => {
-                    tracing::warn!("clients did not finish within {GRACE:?} and are cut off");
+                    tracing::warn!(
+                        "clients did not finish within {CLIENTS_GRACE:?} and are cut off"
+                    );
                     Ok(())
                 }
             }
         }
     };
-    // The last handle went with the server, so the owner finishes what it has and gives up dataplane and store.
-    let _ = tokio::time::timeout(GRACE, ended).await;
+    // The owner finishes what it has and gives up dataplane and store. Clients that were cut off may still hold handles.
+    let closed = async {
+        owner.close().await;
+        ended.await
+    };
+    let _ = tokio::time::timeout(OWNER_GRACE, closed).await;
     tracing::info!("stopped");
     result
 }

@@ -66,6 +66,7 @@ enum Command {
         oneshot::Sender<Result<v1::ApplyResponse, Refusal>>,
     ),
     Retry,
+    Close,
 }
 
 impl Desired {
@@ -130,6 +131,12 @@ impl Desired {
                 "the owner of the desired state has stopped; see the daemon's log",
             ))
         })
+    }
+
+    /// Ends the owner when it has finished the transactions that wait, whoever else still holds a handle; later ones are refused.
+    pub async fn close(&self) {
+        // An owner that is gone is closed.
+        let _ = self.commands.send(Command::Close).await;
     }
 
     /// What readers see.
@@ -212,6 +219,8 @@ impl Owner {
                     let _ = reply.send(self.apply(&request));
                 }
                 Command::Retry => self.retry(),
+                // What is in the queue still comes.
+                Command::Close => queue.close(),
             }
         }
     }

@@ -366,6 +366,27 @@ async fn a_watcher_that_lags_is_told_to_resync() {
     task.await.unwrap().unwrap();
 }
 
+/// A client that never reads holds its stream, and with it its connection, open: it is cut off.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_does_not_read_does_not_keep_the_daemon() {
+    let directory = tempfile::tempdir().unwrap();
+    let daemon = Daemon::start(directory.path()).await;
+    let mut client = daemon.client().await;
+    let mut idle = daemon.client().await;
+    let watch = idle.watch(v1::WatchRequest::default()).await;
+    let watch = watch.expect("watches");
+    // More than its flow-control window and what the daemon queues for it.
+    let mut object = interface("lan");
+    for turn in 0..64 {
+        let annotations = &mut object.metadata.as_mut().unwrap().annotations;
+        annotations.insert("x".into(), format!("{turn}{}", "x".repeat(100_000)));
+        client.upsert(vec![object.clone()]).await.expect("applies");
+    }
+    let stopped = tokio::time::timeout(Duration::from_secs(4), daemon.stop());
+    stopped.await.expect("the daemon does not wait for it");
+    drop(watch);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_missing_device_does_not_keep_the_rest_down() {
     let directory = tempfile::tempdir().unwrap();
