@@ -1,5 +1,7 @@
 //! The gRPC services, and the socket they listen on.
 
+mod stored;
+
 use std::collections::BTreeSet;
 use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
@@ -467,7 +469,8 @@ impl v1::telemetry_server::Telemetry for Services {
         &self,
         _request: Request<v1::InterfacesRequest>,
     ) -> Result<Response<v1::InterfacesResponse>, Status> {
-        let interfaces = self.read(|telemetry| telemetry.interfaces()).await?;
+        let mut interfaces = self.read(|telemetry| telemetry.interfaces()).await?;
+        stored::add_stored(&mut interfaces, &self.desired.hub().view());
         Ok(Response::new(v1::InterfacesResponse { interfaces }))
     }
 

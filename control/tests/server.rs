@@ -415,6 +415,21 @@ async fn a_missing_device_does_not_keep_the_rest_down() {
         ]
     );
     assert_eq!(daemon.dataplane.live().interfaces.len(), 1);
+    // It is among the interfaces all the same, with the reason.
+    let interfaces = client.interfaces().await.expect("answers").interfaces;
+    let wan = interfaces.iter().find(|state| state.name == "wan");
+    let expected = v1::InterfaceState {
+        name: "wan".into(),
+        r#type: "afPacket".into(),
+        device: "wan".into(),
+        admin_up: true,
+        vrf: "default".into(),
+        addresses: vec!["192.0.2.1/30".into()],
+        fault: "not live: device wan does not exist".into(),
+        ..v1::InterfaceState::default()
+    };
+    assert_eq!(wan, Some(&expected));
+    assert!(interfaces.is_sorted_by_key(|state| &state.name));
     // What does not depend on it can still change; what does cannot be acknowledged as live.
     client
         .upsert(vec![interface("dmz")])

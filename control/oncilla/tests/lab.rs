@@ -547,6 +547,9 @@ fn a_device_goes_and_comes_back() {
         keys.map(ToString::to_string)
             .any(|key| key == "Interface/p1")
     });
+    // It is still listed, with the reason.
+    let lost = daemon.interface("p1");
+    assert!(lost.fault.starts_with("not live: "), "{:?}", lost.fault);
     // The rest can be changed meanwhile.
     daemon.apply(&object(
         "Route",
