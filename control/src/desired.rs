@@ -25,7 +25,7 @@ const QUEUE: usize = 64;
 /// How often objects that are stored but not live are tried again.
 const RETRY: Duration = Duration::from_secs(5);
 
-/// A handle to the owner's thread. The thread ends when the last handle is gone.
+/// A handle to the owner's thread. The thread ends when the last handle is gone, or when [`Desired::close`] tells it to.
 #[derive(Clone, Debug)]
 pub struct Desired {
     commands: mpsc::Sender<Command>,
