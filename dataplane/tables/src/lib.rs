@@ -1,5 +1,4 @@
-//! Lookup tables of the packet path: longest-prefix match, flow table, token bucket.
-//! Lookup tables of the packet path: longest-prefix match, rule classifier, token bucket.
+//! Lookup tables of the packet path: longest-prefix match, address sets, rule classifier, flow table, token bucket.
 //!
 //! | table | structure | updates |
 //! |---|---|---|
@@ -29,8 +28,8 @@
 //! ```
 #![deny(unsafe_code)]
 
-pub mod address_sets;
 pub mod acl;
+pub mod address_sets;
 mod array;
 mod cpu;
 mod error;
@@ -47,12 +46,12 @@ mod token_bucket;
 
 pub use array::HugePages;
 pub use error::LpmError;
-pub use lpm4::{Lpm4, Lpm4View, Lpm4Writer};
 pub use flow::{
     AnyFlowKey, Direction, FlowClass, FlowConfig, FlowEnd, FlowGauges, FlowHash, FlowIndex,
     FlowKey, FlowKey4, FlowKey6, FlowScan, FlowState, FlowTable, FlowTimeouts, FlowView, Inserted,
     Leg, LegFlags, NewFlow, Rewrite4, Rewrite6, Swept, TcpFlags, Tick, Tracked, Transition,
 };
+pub use lpm4::{Lpm4, Lpm4View, Lpm4Writer};
 pub use lpm6::{Lpm6, Lpm6Writer};
 pub use prefix::{Prefix4, Prefix6, PrefixError};
 pub use token_bucket::TokenBucket;
