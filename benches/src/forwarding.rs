@@ -90,6 +90,7 @@ fn two_ports(tag: Option<u16>, nets: [IpAddr; 2], len: u8) -> (Snapshot, Forward
             vrfs: vec![vrf],
             forwarding,
             icmp: IcmpLimits::default(),
+            policy: graph_nodes::policy::Policy::default(),
         },
         writer,
     )

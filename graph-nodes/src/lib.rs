@@ -10,6 +10,7 @@ pub mod ip4;
 pub mod ip6;
 pub mod neighbour;
 pub mod output;
+pub mod policy;
 pub mod punt;
 mod snapshot;
 

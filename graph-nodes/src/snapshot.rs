@@ -7,6 +7,7 @@ use tables::{Lpm4, Lpm6, TokenBucket};
 use wire::{EtherType, MacAddr};
 
 use crate::fib::Forwarding;
+use crate::policy::Policy;
 
 /// Interface numbers below this one are physical interfaces and equal their port's number.
 pub const FIRST_SUB_INTERFACE: u16 = PortId::MAX;
@@ -28,6 +29,8 @@ pub struct Snapshot {
     pub forwarding: Forwarding,
     /// Limits on what this node says about itself.
     pub icmp: IcmpLimits,
+    /// What may pass.
+    pub policy: Policy,
 }
 
 /// What the nodes of one worker share.

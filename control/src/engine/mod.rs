@@ -479,6 +479,7 @@ impl State {
             vrfs: vrf_list(&self.numbering, &self.forwarding),
             forwarding: self.forwarding.forwarding(),
             icmp: self.icmp,
+            policy: graph_nodes::policy::Policy::default(),
         };
         let epoch = engine.publish(snapshot);
         engine.wait_live(epoch, LIVE_TIMEOUT).map_err(not_live)?;

@@ -355,6 +355,7 @@ pub fn snapshot(writer: &ForwardingWriter) -> Snapshot {
             errors_per_second: 1_000_000,
             burst: 1_000_000,
         },
+        policy: graph_nodes::policy::Policy::default(),
     }
 }
 

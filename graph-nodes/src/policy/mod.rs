@@ -1,0 +1,173 @@
+//! Policy: what may pass, decided once per flow.
+
+pub mod program;
+
+use std::sync::Arc;
+
+use tables::acl::{Address, Key, SetClasses};
+use tables::address_sets::{AddressSets, IpPortSets};
+
+pub use program::{Decision, JudgedAddress, Judgement, LogRule, Outcome, Program, RuleId, Stage};
+
+/// What the nodes read about policy; empty by default, and then it costs nothing.
+#[derive(Clone, Default)]
+pub struct Policy {
+    /// Grows with every change that may change a verdict; from 1 on where there is any policy.
+    pub generation: u32,
+    /// Which sets contain an address, and an address with protocol and port.
+    pub sets: Option<Sets>,
+    /// By interface number; interfaces beyond the end have none.
+    pub interfaces: Vec<Option<Arc<InterfacePolicy>>>,
+    /// Settings that concern all endpoints.
+    pub settings: Settings,
+}
+
+/// The sets that rules refer to.
+#[derive(Clone)]
+pub struct Sets {
+    /// Of addresses.
+    pub addresses: AddressSets,
+    /// Of addresses with protocol and port.
+    pub ip_ports: IpPortSets,
+    /// What the classes of both mean, by the same numbers.
+    pub classes: Arc<SetClasses>,
+}
+
+/// Settings that concern all endpoints.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Settings {
+    /// Denied packets are answered (ICMP administratively prohibited, TCP reset) in place of dropped.
+    pub reject: bool,
+    /// Live flows are judged again when policy changes.
+    pub reevaluate: bool,
+    /// What a workload's egress policy allows may reach this host itself.
+    pub workload_to_host: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            reject: false,
+            reevaluate: false,
+            workload_to_host: true,
+        }
+    }
+}
+
+/// Whose policy an interface has.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum EndpointKind {
+    /// Nobody's: access lists only.
+    None,
+    /// A workload is behind it.
+    Workload,
+    /// It is one of the host's own.
+    Host,
+}
+
+/// The programs of one endpoint, or what staged policies would make of them. `None` does not decide: the packet goes on as if the
+/// list were not there, except for a workload, which [`InterfacePolicy::closed`] speaks of.
+#[derive(Clone, Default, Debug)]
+pub struct Lists {
+    /// To the endpoint (or host), and from it.
+    pub normal: [Option<Arc<Program>>; 2],
+    /// Traffic that a host endpoint's interface forwards: in, and out.
+    pub forward: [Option<Arc<Program>>; 2],
+    /// Of a host endpoint, before destination translation: in.
+    pub pre_dnat: Option<Arc<Program>>,
+    /// Of a host endpoint, before tracking: in, and out. `Allow` ends without tracking.
+    pub untracked: [Option<Arc<Program>>; 2],
+}
+
+/// Index of the list for packets to an endpoint, in the arrays of [`Lists`].
+pub const INGRESS: usize = 0;
+/// Index of the list for packets from an endpoint.
+pub const EGRESS: usize = 1;
+
+/// Policy of one interface.
+#[derive(Clone, Debug)]
+pub struct InterfacePolicy {
+    /// Whose.
+    pub kind: EndpointKind,
+    /// A workload whose policy is not there yet: nothing passes.
+    pub closed: bool,
+    /// What is enforced.
+    pub lists: Lists,
+    /// What staged policies would decide; only reported.
+    pub staged: Option<Lists>,
+    /// Sources that a workload may send from: addresses in host order under masks; empty for no check.
+    pub sources4: Vec<tables::Prefix4>,
+    /// Likewise.
+    pub sources6: Vec<tables::Prefix6>,
+    /// Access lists on what it receives and on what it sends.
+    pub access: [Option<Arc<AccessProgram>>; 2],
+}
+
+/// Index of the access list on what an interface receives, in [`InterfacePolicy::access`].
+pub const INPUT: usize = 0;
+/// Index of the access list on what an interface sends.
+pub const OUTPUT: usize = 1;
+
+/// An access list, compiled: one stage.
+#[derive(Clone, Debug)]
+pub struct AccessProgram {
+    /// Permits and denials; what no rule matches is denied.
+    pub program: Program,
+    /// Numbers of the rules whose flows are tracked, so that replies pass; sorted.
+    pub reflects: Vec<RuleId>,
+}
+
+impl Policy {
+    /// The interface's policy, where it has one.
+    #[inline]
+    pub fn of(&self, interface: u16) -> Option<&InterfacePolicy> {
+        self.interfaces.get(usize::from(interface))?.as_deref()
+    }
+
+    /// A key with the classes that the sets of addresses give its ends.
+    pub fn classify<A: SetAddress>(&self, key: Key<A>) -> Key<A> {
+        let Some(sets) = &self.sets else { return key };
+        let key = key.address_classes(
+            A::class(&sets.addresses, key.source()),
+            A::class(&sets.addresses, key.destination()),
+        );
+        match key.ports() {
+            Some((source, destination)) if !sets.ip_ports.is_empty() => key.port_classes(
+                A::port_class(&sets.ip_ports, key.source(), key.protocol(), source),
+                A::port_class(
+                    &sets.ip_ports,
+                    key.destination(),
+                    key.protocol(),
+                    destination,
+                ),
+            ),
+            _ => key,
+        }
+    }
+}
+
+/// Addresses that sets are asked about.
+pub trait SetAddress: Address {
+    /// The class of an address.
+    fn class(sets: &AddressSets, address: Self) -> u32;
+    /// The class of an address with protocol and port.
+    fn port_class(sets: &IpPortSets, address: Self, protocol: u8, port: u16) -> u32;
+}
+
+impl SetAddress for u32 {
+    fn class(sets: &AddressSets, address: Self) -> u32 {
+        sets.class4(address).0
+    }
+    fn port_class(sets: &IpPortSets, address: Self, protocol: u8, port: u16) -> u32 {
+        sets.class4(address, protocol, port).0
+    }
+}
+
+impl SetAddress for u128 {
+    fn class(sets: &AddressSets, address: Self) -> u32 {
+        sets.class6(address).0
+    }
+    fn port_class(sets: &IpPortSets, address: Self, protocol: u8, port: u16) -> u32 {
+        sets.class6(address, protocol, port).0
+    }
+}
