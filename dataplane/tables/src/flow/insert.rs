@@ -77,7 +77,7 @@ impl FlowTable {
     /// Makes both records of a flow. `ended` hears of each flow that has to go for it.
     ///
     /// An old flow under one of the keys is replaced where its time is over, or where it has ended and
-    /// the new one begins with SYN. In a full table one of the [`SAMPLE`] flows that the search
+    /// the new one begins with SYN. In a full table one of the 16 flows that the search
     /// cursor points at makes room: one whose time is over, else the longest idle of those that are
     /// half open or have ended. Flows that are established never do.
     ///

@@ -9,42 +9,8 @@
 //! as it can be; the arrays are address space, of which as much becomes memory as flows of that
 //! family were alive at once. Either family can fill the whole table.
 //!
-//! The way of a frame through it, in a node:
-//!
-//! 1. parse: for each packet a key and its [`hash`](FlowTable::hash), and [`prefetch`](FlowTable::prefetch);
-//! 2. [`lookup_batch`](FlowTable::lookup_batch) over the whole frame;
-//! 3. for each packet found: [`packet`](FlowTable::packet) (time, state, counters), then what
-//!    [`leg`](FlowTable::leg) says, if its generations are still current;
-//! 4. for the others, and what `packet` calls expired or reopened: decide, then [`insert`](FlowTable::insert).
-//!
-//! An ICMP error belongs to the flow that [`lookup`](FlowTable::lookup) finds under the key of the
-//! packet it quotes.
-//!
 //! Cost on the reference machine: `benches/flow.rs`. Memory: 149 bytes per IPv4 flow in lines at a
 //! full table, 3/4 of the index in use, and 20 bytes aside that packets do not touch.
-//!
-//! ```
-//! use tables::{
-//!     Direction, FlowConfig, FlowKey as _, FlowKey4, FlowState, FlowTable, Inserted, Leg, NewFlow, TcpFlags,
-//!     Tick, Tracked,
-//! };
-//!
-//! let mut flows = FlowTable::new(&FlowConfig::new(1000))?;
-//! let now = Tick::from_nanos(0);
-//! let key = FlowKey4::new(0x0a00_0001, 0x0a00_0002, 40000, 443, 6, 0);
-//! let mut flow = NewFlow::new(key, FlowState::SynSent);
-//! flow.legs = [Leg { rule: 7, next: 3, ..Leg::default() }, Leg { rule: 7, next: 9, ..Leg::default() }];
-//! let Inserted::New(index) = flows.insert(&flow, now, |_, _| {}) else { panic!("there is room") };
-//! assert_eq!(flows.packet(index, TcpFlags::SYN, 60, now), Tracked::Live);
-//!
-//! let answer = key.reversed();
-//! let index = flows.lookup(&answer, flows.hash(&answer)).ok_or("the answer is known")?;
-//! assert_eq!(index.direction(), Direction::Reverse);
-//! assert_eq!(flows.packet(index, TcpFlags::SYN.and(TcpFlags::ACK), 60, now), Tracked::Live);
-//! assert_eq!(flows.state(index), Some(FlowState::SynReceived));
-//! assert_eq!(flows.leg(index).next, 9);
-//! # Ok::<(), Box<dyn std::error::Error>>(())
-//! ```
 
 mod index;
 mod insert;
@@ -147,9 +113,41 @@ pub struct FlowGauges {
     pub refused: u64,
 }
 
-/// Flows of one worker. See `tables::flow` in the source for how to use it: in short, hash,
-/// [`lookup_batch`](Self::lookup_batch), [`packet`](Self::packet), [`leg`](Self::leg), and
-/// [`insert`](Self::insert) for what was not found.
+/// Flows of one worker: two linked records each, one per direction.
+///
+/// The way of a frame through it, in a node:
+///
+/// 1. parse: for each packet a key and its [`hash`](Self::hash), and [`prefetch`](Self::prefetch);
+/// 2. [`lookup_batch`](Self::lookup_batch) over the whole frame;
+/// 3. for each packet found: [`packet`](Self::packet) (time, state, counters), then what
+///    [`leg`](Self::leg) says, if its generations are still current;
+/// 4. for the others, and what `packet` calls expired or reopened: decide, then [`insert`](Self::insert).
+///
+/// An ICMP error belongs to the flow that [`lookup`](Self::lookup) finds under the key of the
+/// packet it quotes.
+///
+/// ```
+/// use tables::{
+///     Direction, FlowConfig, FlowKey as _, FlowKey4, FlowState, FlowTable, Inserted, Leg, NewFlow, TcpFlags,
+///     Tick, Tracked,
+/// };
+///
+/// let mut flows = FlowTable::new(&FlowConfig::new(1000))?;
+/// let now = Tick::from_nanos(0);
+/// let key = FlowKey4::new(0x0a00_0001, 0x0a00_0002, 40000, 443, 6, 0);
+/// let mut flow = NewFlow::new(key, FlowState::SynSent);
+/// flow.legs = [Leg { rule: 7, next: 3, ..Leg::default() }, Leg { rule: 7, next: 9, ..Leg::default() }];
+/// let Inserted::New(index) = flows.insert(&flow, now, |_, _| {}) else { panic!("there is room") };
+/// assert_eq!(flows.packet(index, TcpFlags::SYN, 60, now), Tracked::Live);
+///
+/// let answer = key.reversed();
+/// let index = flows.lookup(&answer, flows.hash(&answer)).ok_or("the answer is known")?;
+/// assert_eq!(index.direction(), Direction::Reverse);
+/// assert_eq!(flows.packet(index, TcpFlags::SYN.and(TcpFlags::ACK), 60, now), Tracked::Live);
+/// assert_eq!(flows.state(index), Some(FlowState::SynReceived));
+/// assert_eq!(flows.leg(index).next, 9);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct FlowTable {
     index: Index,
@@ -236,8 +234,8 @@ impl FlowTable {
     }
 
     /// Looks up a frame's keys, whose hashes are given: `found`, as long as both, gets what
-    /// [`lookup`](Self::lookup) would say. Bucket and record lines of [`GROUP`] keys at a time are on
-    /// their way while the group before is compared.
+    /// [`lookup`](Self::lookup) would say. Bucket and record lines of 32 keys at a time are on their
+    /// way while the group before is compared.
     pub fn lookup_batch<K: FlowKey>(
         &self,
         keys: &[K],
