@@ -69,12 +69,7 @@ impl Packets {
     }
 
     #[inline(always)]
-    fn batch<K: Numbered>(
-        &mut self,
-        table: &FlowTable,
-        keys: &mut [K; BATCH],
-        hashes: &mut [FlowHash; BATCH],
-    ) {
+    fn batch<K: Numbered>(&mut self, table: &FlowTable, keys: &mut [K], hashes: &mut [FlowHash]) {
         self.reply = !self.reply;
         for (key, hash) in keys.iter_mut().zip(hashes) {
             self.seed = self
@@ -89,7 +84,6 @@ impl Packets {
                 forward
             };
             *hash = table.hash(key);
-            table.prefetch(*hash);
         }
     }
 }
@@ -106,11 +100,14 @@ fn filled<K: Numbered>(flows: u32) -> FlowTable {
 
 /// One batch, as a node does it; gives the number of packets whose flow was found.
 #[inline(always)]
-fn serve<K: Numbered>(table: &mut FlowTable, packets: &mut Packets) -> usize {
-    let mut keys = [K::default(); BATCH];
-    let mut hashes = [FlowHash::default(); BATCH];
-    let mut found: [Option<FlowIndex>; BATCH] = [None; BATCH];
+fn serve<K: Numbered, const N: usize>(table: &mut FlowTable, packets: &mut Packets) -> usize {
+    let mut keys = [K::default(); N];
+    let mut hashes = [FlowHash::default(); N];
+    let mut found: [Option<FlowIndex>; N] = [None; N];
     packets.batch(table, &mut keys, &mut hashes);
+    if N < BATCH {
+        hashes.iter().for_each(|hash| table.prefetch(*hash));
+    }
     table.lookup_batch(&keys, &hashes, &mut found);
     let mut count = 0;
     for index in found.iter().flatten() {
@@ -120,16 +117,16 @@ fn serve<K: Numbered>(table: &mut FlowTable, packets: &mut Packets) -> usize {
     count
 }
 
-fn hits<K: Numbered>(c: &mut Criterion, name: &str, sizes: &[u32]) {
+fn hits<K: Numbered, const N: usize>(c: &mut Criterion, name: &str, sizes: &[u32]) {
     let mut group = c.benchmark_group(name);
-    group.throughput(Throughput::Elements(BATCH as u64));
+    group.throughput(Throughput::Elements(N as u64));
     for &flows in sizes {
         let id = BenchmarkId::from_parameter(flows);
         let mut table = None;
         group.bench_function(id, |b| {
             let table = table.get_or_insert_with(|| filled::<K>(flows));
             let mut packets = Packets::new(flows);
-            b.iter(|| assert_eq!(serve::<K>(table, &mut packets), BATCH));
+            b.iter(|| assert_eq!(serve::<K, N>(table, &mut packets), N));
         });
     }
     group.finish();
@@ -149,8 +146,9 @@ fn lookup(c: &mut Criterion) {
         });
     });
     group.finish();
-    hits::<FlowKey4>(c, "flow/hit4", &FLOWS);
-    hits::<FlowKey6>(c, "flow/hit6", &FLOWS[1..3]);
+    hits::<FlowKey4, BATCH>(c, "flow/hit4", &FLOWS);
+    hits::<FlowKey4, 64>(c, "flow/hit4-by-64", &FLOWS);
+    hits::<FlowKey6, BATCH>(c, "flow/hit6", &FLOWS[1..3]);
 
     let mut group = c.benchmark_group("flow/miss4");
     group.throughput(Throughput::Elements(BATCH as u64));
