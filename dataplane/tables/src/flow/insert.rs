@@ -53,10 +53,10 @@ pub enum Inserted {
     New(FlowIndex),
     /// The key has a living flow (an earlier packet of the frame made it): nothing was done.
     Exists(FlowIndex),
-    /// The key is free but the key of the answers belongs to a living flow, or one of this very flow's
-    /// keys would: NAT chose a port that is in use. Nothing was done.
+    /// The key is free, but the key of the answers belongs to a living flow, this one: NAT chose a port
+    /// that is in use. The flow was not made.
     Clash(FlowIndex),
-    /// The table is full, and nothing within reach may be evicted. Nothing was done.
+    /// The table is full, and nothing within reach may be evicted. The flow was not made.
     Full,
 }
 

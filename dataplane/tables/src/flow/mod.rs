@@ -56,7 +56,7 @@ pub struct FlowConfig {
     pub capacity: u32,
     /// How long flows live.
     pub timeouts: FlowTimeouts,
-    /// Which pages to use. [`HugePages::Reserved`] claims the arrays of both families whole, 468 bytes
+    /// Which pages to use. [`HugePages::Reserved`] claims the arrays of both families whole, 445 bytes
     /// per flow; [`HugePages::Transparent`] takes memory as flows come.
     pub pages: HugePages,
     /// Secret of the hash, for reproducible runs; drawn at random where `None`. Who sends packets must
@@ -211,7 +211,7 @@ impl FlowTable {
             + u64::from(self.ip6.used() - 1) * flow6 as u64
     }
 
-    /// Hash of a key under the table's secret. About 4 ticks.
+    /// Hash of a key under the table's secret.
     #[inline(always)]
     pub fn hash<K: FlowKey>(&self, key: &K) -> FlowHash {
         FlowHash(key.mix(&self.secret))
