@@ -133,7 +133,10 @@ fn read_rule(node: &Node<'_>) -> Option<AccessRule> {
     })
 }
 
-fn read_side(node: &Node<'_>, ported: bool) -> Option<(Vec<IpNet>, Vec<(u16, u16)>)> {
+/// Networks and ranges of ports.
+type Ends = (Vec<IpNet>, Vec<(u16, u16)>);
+
+fn read_side(node: &Node<'_>, ported: bool) -> Option<Ends> {
     let mut fields = node.fields()?;
     let nets = fields.list("nets", MAX_NETS, |node| read_net_or_address(&node));
     let ports = fields.list("ports", MAX_PORTS, |node| match Port::read(&node)? {

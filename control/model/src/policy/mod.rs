@@ -2,7 +2,7 @@
 //! what they mean.
 //!
 //! A document becomes an [`Object`] ([`Object::read`]: unknown fields, wrong values and what is not supported are refused with their paths), objects
-//! make a [`PolicyState`], [`resolve`] turns its policies into rules over sets of addresses, and [`reference`] judges packets straight from the
+//! make a [`PolicyState`], [`resolve`] turns its policies into rules over sets of addresses, and [`mod@reference`] judges packets straight from the
 //! objects: slow, and the measure for everything faster.
 
 mod access;

@@ -432,11 +432,12 @@ impl Judge<'_> {
         }
         // What is forwarded out passes no untracked list: those stand where the host sends and where packets come in.
         let incoming = self.direction == Direction::Ingress;
-        if (incoming || !self.packet.forwarded) && !self.failsafe(&felix, List::Untracked) {
-            if let Some(decision) = self.tiers(List::Untracked, &labels) {
-                self.untracked = decision.allow;
-                return decision;
-            }
+        if (incoming || !self.packet.forwarded)
+            && !self.failsafe(&felix, List::Untracked)
+            && let Some(decision) = self.tiers(List::Untracked, &labels)
+        {
+            self.untracked = decision.allow;
+            return decision;
         }
         if incoming
             && !self.failsafe(&felix, List::PreDnat)

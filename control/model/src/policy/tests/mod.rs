@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod conversion;
+mod hosts;
 mod properties;
 mod verdicts;
 

@@ -240,9 +240,9 @@ fn random_cases_come_to_every_decision() {
     let mut random = Random::new(7);
     let cases = 20_000;
     for _ in 0..200 {
-        let state = generate::state(random.next(), 10);
+        let state = generate::state(random.draw(), 10);
         for _ in 0..cases / 200 {
-            let Some((endpoint, direction, packet)) = generate::case(random.next(), &state) else {
+            let Some((endpoint, direction, packet)) = generate::case(random.draw(), &state) else {
                 continue;
             };
             let verdict = evaluate(&state, &endpoint, direction, &packet);
