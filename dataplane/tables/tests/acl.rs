@@ -6,9 +6,9 @@ use proptest::prelude::*;
 use tables::{
     Prefix4, Prefix6,
     acl::{
-        Address, ClassMembership, Classifier, Family, Icmp, Key, NO_MATCH, PortRange, Prefix,
-        Protocols, Rule, SetClasses, Side, Tier,
-        generate::{Shape, rules, trace},
+        Address, ClassMembership, Classifier, EditError, Family, Icmp, Key, NO_MATCH,
+        OVERLAY_RULES, PortRange, Prefix, Protocols, Rule, RuleList, SetClasses, Side, Tier,
+        generate::{Random, Shape, rules, trace},
         reference::Linear,
     },
 };
@@ -521,4 +521,182 @@ fn large_lists_agree_with_the_twin() {
             }
         }
     }
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Insert(usize, Box<Rule>),
+    Remove(usize),
+    Replace(usize, Box<Rule>),
+    BeginRebuild,
+    Adopt,
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let rule = || rule(true).prop_map(Box::new);
+    let step = prop_oneof![
+        4 => (any::<usize>(), rule()).prop_map(|(at, rule)| Step::Insert(at, rule)),
+        3 => any::<usize>().prop_map(Step::Remove),
+        2 => (any::<usize>(), rule()).prop_map(|(at, rule)| Step::Replace(at, rule)),
+        1 => Just(Step::BeginRebuild),
+        1 => Just(Step::Adopt),
+    ];
+    prop::collection::vec(step, 1..40)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 150, ..ProptestConfig::default() })]
+
+    /// Any sequence of changes, with rebuilds that other changes overtake, against the list itself.
+    #[test]
+    fn changes_agree_with_the_twin(
+        first in prop::collection::vec(rule(true), 0..30),
+        steps in steps(),
+        sets in sets(),
+        keys in prop::collection::vec(key(v4()), 40),
+    ) {
+        let sets = Arc::new(sets);
+        let mut tags = 1000..;
+        let mut twin: Vec<(Rule, u32)> = first.into_iter().zip(tags.by_ref()).collect();
+        let mut list = RuleList::<u32>::new(twin.clone(), Arc::clone(&sets));
+        let mut rebuild = None;
+        for step in steps {
+            let len = twin.len();
+            match step {
+                Step::Insert(at, rule) => {
+                    let (at, tag) = (at % (len + 1), tags.next().unwrap());
+                    list.insert(at, (*rule).clone(), tag).unwrap();
+                    twin.insert(at, (*rule, tag));
+                }
+                Step::Remove(at) if len != 0 => {
+                    list.remove(at % len).unwrap();
+                    twin.remove(at % len);
+                }
+                Step::Replace(at, rule) if len != 0 => {
+                    let tag = tags.next().unwrap();
+                    list.replace(at % len, (*rule).clone(), tag).unwrap();
+                    twin[at % len] = (*rule, tag);
+                }
+                Step::BeginRebuild => rebuild = Some(list.rebuild()),
+                Step::Adopt => {
+                    if let Some(rebuild) = rebuild.take() {
+                        prop_assert!(list.adopt(rebuild.run()));
+                    }
+                }
+                // Nothing there to change.
+                Step::Remove(at) => {
+                    let refused = EditError::Position { position: at, len: 0 };
+                    prop_assert_eq!(list.remove(at), Err(refused));
+                }
+                Step::Replace(at, rule) => {
+                    prop_assert!(list.replace(at, *rule, 1).is_err());
+                }
+            }
+            prop_assert_eq!(list.len(), twin.len());
+            let (rules, tags): (Vec<Rule>, Vec<u32>) = twin.iter().cloned().unzip();
+            prop_assert!(list.iter().eq(twin.iter().map(|(rule, tag)| (rule, *tag))));
+            let mut out = vec![0; keys.len()];
+            list.snapshot().classify(&keys, &mut out);
+            let linear = Linear::new(&rules, &sets);
+            for (key, found) in keys.iter().zip(out) {
+                let expected = linear.classify_one(key);
+                let expected = tags.get(expected as usize).copied().unwrap_or(NO_MATCH);
+                prop_assert_eq!(found, expected);
+            }
+        }
+    }
+}
+
+#[test]
+fn changes_of_a_large_list() {
+    let sets: Arc<SetClasses> = Arc::default();
+    for shape in Shape::ALL {
+        let spare = rules(shape, 400, 5);
+        let mut twin: Vec<(Rule, u32)> = rules(shape, 3000, 6).into_iter().zip(0..).collect();
+        let mut list = RuleList::<u32>::new(twin.clone(), Arc::clone(&sets));
+        let mut random = Random::new(7);
+        for (rule, tag) in spare.iter().take(OVERLAY_RULES).zip(10_000..) {
+            let at = random.below(twin.len() as u32) as usize;
+            list.insert(at, rule.clone(), tag).unwrap();
+            twin.insert(at, (rule.clone(), tag));
+            let gone = random.below(twin.len() as u32) as usize;
+            list.remove(gone).unwrap();
+            twin.remove(gone);
+        }
+        let (rules, tags): (Vec<Rule>, Vec<u32>) = twin.iter().cloned().unzip();
+        let keys = trace(&rules, 4000, 8);
+        let linear = Linear::new(&rules, &sets);
+        let expected: Vec<u32> = keys
+            .iter()
+            .map(|key| tags[linear.classify_one(key) as usize])
+            .collect();
+        let mut out = vec![0; keys.len()];
+        for rebuilt in [false, true] {
+            if rebuilt {
+                let rebuilt = list.rebuild().run();
+                assert!(list.pending() != 0 && list.adopt(rebuilt) && list.pending() == 0);
+            }
+            list.snapshot().classify(&keys, &mut out);
+            assert_eq!(out, expected, "{shape:?}, rebuilt: {rebuilt}");
+        }
+    }
+}
+
+#[test]
+fn the_overlay_has_an_end() {
+    let mut list = RuleList::<u32>::new(vec![(Rule::default(), 1)], Arc::default());
+    for tag in 0..OVERLAY_RULES as u32 {
+        list.insert(0, Rule::default(), tag).unwrap();
+    }
+    assert_eq!(list.insert(0, Rule::default(), 7), Err(EditError::Full));
+    let last = list.len() - 1;
+    assert_eq!(list.replace(last, Rule::default(), 7), Err(EditError::Full));
+    assert_eq!(list.len(), OVERLAY_RULES + 1);
+    // A rule that is itself waiting can be replaced.
+    list.replace(0, Rule::default(), 77).unwrap();
+    assert_eq!(list.snapshot().classify_one(&Key::opaque(1, 2, 3)), 77);
+    assert_eq!(
+        list.insert(999, Rule::default(), 7),
+        Err(EditError::Position {
+            position: 999,
+            len: OVERLAY_RULES + 1
+        })
+    );
+    // A rebuild that a later one overtook is not adopted.
+    let (early, late) = (list.rebuild().run(), list.rebuild().run());
+    assert!(!list.adopt(early) && list.adopt(late));
+    list.insert(0, Rule::default(), 7).unwrap();
+    assert_eq!(list.snapshot().classify_one(&Key::opaque(1, 2, 3)), 7);
+}
+
+#[test]
+fn a_list_learns_new_classes() {
+    let from_set = Rule {
+        source: Side {
+            all_of: vec![5],
+            ..Side::default()
+        },
+        ..Rule::default()
+    };
+    let mut list = RuleList::<u32>::new(vec![(from_set.clone(), 1)], Arc::default());
+    list.insert(
+        1,
+        Rule {
+            icmp: Some(Icmp {
+                icmp_type: 8,
+                code: None,
+            }),
+            ..from_set
+        },
+        2,
+    )
+    .unwrap();
+    let key = Key::icmp(1, 2, 8, 0).address_classes(1, 0);
+    assert_eq!(list.snapshot().classify_one(&key), NO_MATCH);
+    let mut sets = SetClasses::default();
+    assert_eq!(sets.addresses.push(&[5]), 1);
+    list.extend(&Arc::new(sets));
+    assert_eq!(list.snapshot().classify_one(&key), 1);
+    list.remove(0).unwrap();
+    assert_eq!(list.snapshot().classify_one(&key), 2);
 }

@@ -27,23 +27,23 @@ const GROUP: usize = 32;
 pub(super) struct BitVectors<A: Address> {
     shape: Shape,
     /// Rule number of each bit; the first `numbers.len()` bits are in use.
-    numbers: Vec<u32>,
+    numbers: Arc<[u32]>,
     /// Whether bit and number are the same.
     in_place: bool,
-    source: Option<Intervals<A>>,
-    destination: Option<Intervals<A>>,
-    protocol: Option<Protocol>,
-    icmp: Option<Intervals<u16>>,
-    source_port: Option<Intervals<u16>>,
-    destination_port: Option<Intervals<u16>>,
-    /// Behind an `Arc`: only these change when classes are added.
-    classes: Arc<ClassFields<A>>,
+    // Behind an `Arc` is what does not change when classes are added.
+    rules: Arc<[Option<Lowered<A>>]>,
+    source: Option<Arc<Intervals<A>>>,
+    destination: Option<Arc<Intervals<A>>>,
+    protocol: Option<Arc<Protocol>>,
+    icmp: Option<Arc<Intervals<u16>>>,
+    source_port: Option<Arc<Intervals<u16>>>,
+    destination_port: Option<Arc<Intervals<u16>>>,
+    classes: ClassFields,
 }
 
 /// Rows by classes of sets.
 #[derive(Clone, Debug)]
-struct ClassFields<A> {
-    rules: Arc<[Option<Lowered<A>>]>,
+struct ClassFields {
     source: Option<Classes>,
     destination: Option<Classes>,
     source_port: Option<Classes>,
@@ -123,7 +123,6 @@ impl<A: Address> BitVectors<A> {
             |rule| rule.icmp.as_deref().unwrap_or(&[]),
         );
         let classes = ClassFields {
-            rules: Arc::clone(all),
             source: Classes::new(shape, &numbers, all, ClassPart::SourceAddress, sets),
             destination: Classes::new(shape, &numbers, all, ClassPart::DestinationAddress, sets),
             source_port: by_source_port
@@ -135,29 +134,32 @@ impl<A: Address> BitVectors<A> {
         };
         Self {
             shape,
+            rules: Arc::clone(all),
             in_place: numbers.iter().enumerate().all(|(bit, &n)| bit as u32 == n),
-            source: address(|rule| &rule.source),
-            destination: address(|rule| &rule.destination),
-            protocol: Protocol::new(shape, &rules),
-            icmp,
-            source_port: port_field(shape, &rules, |rule| &rule.source, by_source_port),
+            source: address(|rule| &rule.source).map(Arc::new),
+            destination: address(|rule| &rule.destination).map(Arc::new),
+            protocol: Protocol::new(shape, &rules).map(Arc::new),
+            icmp: icmp.map(Arc::new),
+            source_port: port_field(shape, &rules, |rule| &rule.source, by_source_port)
+                .map(Arc::new),
             destination_port: port_field(
                 shape,
                 &rules,
                 |rule| &rule.destination,
                 by_destination_port,
-            ),
-            numbers,
-            classes: Arc::new(classes),
+            )
+            .map(Arc::new),
+            numbers: numbers.into(),
+            classes,
         }
     }
 
-    /// Adds rows for classes that `sets` has beyond those known.
-    pub fn extend(&mut self, sets: &SetClasses) {
+    /// The same with rows for classes that `sets` has beyond those known; `None` if all are known. Copies the rows
+    /// of class fields.
+    pub fn extended(&self, sets: &SetClasses) -> Option<Self> {
         let known = |field: &Option<Classes>, classes: &ClassMembership| {
-            field
-                .as_ref()
-                .is_none_or(|field| field.places.len() >= classes.len() as usize)
+            let enough = |field: &Classes| field.places.len() >= classes.len() as usize;
+            field.as_ref().is_none_or(enough)
         };
         let now = &self.classes;
         if known(&now.source, &sets.addresses)
@@ -165,11 +167,11 @@ impl<A: Address> BitVectors<A> {
             && known(&now.source_port, &sets.ip_ports)
             && known(&now.destination_port, &sets.ip_ports)
         {
-            return;
+            return None;
         }
-        let numbers = &self.numbers;
-        let classes = Arc::make_mut(&mut self.classes);
-        let rules = Arc::clone(&classes.rules);
+        let mut extended = self.clone();
+        let (numbers, rules) = (&extended.numbers, &extended.rules);
+        let classes = &mut extended.classes;
         for (field, part) in [
             (&mut classes.source, ClassPart::SourceAddress),
             (&mut classes.destination, ClassPart::DestinationAddress),
@@ -177,9 +179,10 @@ impl<A: Address> BitVectors<A> {
             (&mut classes.destination_port, ClassPart::DestinationPort),
         ] {
             if let Some(field) = field {
-                field.extend(numbers, &rules, part, sets);
+                field.extend(numbers, rules, part, sets);
             }
         }
+        Some(extended)
     }
 
     /// Lowers every `out` to the first rule that matches, if that is smaller.
@@ -344,11 +347,11 @@ impl<A: Address> BitVectors<A> {
             }
         }
         if let Some(field) = &self.source {
-            fill(places, keys, |key| field.place(key.source));
+            field.places(keys.iter().map(|key| key.source), places);
             term(Term::Plain(&field.rows.words), places, class_places);
         }
         if let Some(field) = &self.destination {
-            fill(places, keys, |key| field.place(key.destination));
+            field.places(keys.iter().map(|key| key.destination), places);
             term(Term::Plain(&field.rows.words), places, class_places);
         }
         if let Some(field) = &self.protocol {
@@ -364,17 +367,16 @@ impl<A: Address> BitVectors<A> {
             term(Term::Plain(&field.rows.words), places, class_places);
         }
         if let Some(field) = &self.icmp {
-            fill(places, keys, |key| {
-                let value = key.source_port << 8 | key.destination_port;
-                field.place_if(key.layer4 == Layer4::Icmp, value)
-            });
+            let value = |key: &Key<A>| key.source_port << 8 | key.destination_port;
+            field.places(keys.iter().map(value), places);
+            let icmp = |key: &Key<A>| key.layer4 == Layer4::Icmp;
+            field.without(keys, icmp, places);
             term(Term::Plain(&field.rows.words), places, class_places);
         }
         let ported = |key: &Key<A>| key.layer4 == Layer4::Ports;
         if let Some(field) = &self.source_port {
-            fill(places, keys, |key| {
-                field.place_if(ported(key), key.source_port)
-            });
+            field.places(keys.iter().map(|key| key.source_port), places);
+            field.without(keys, ported, places);
             if let Some(classes) = &self.classes.source_port {
                 fill(class_places, keys, |key| {
                     classes.place_if(ported(key), key.source_port_class)
@@ -389,9 +391,8 @@ impl<A: Address> BitVectors<A> {
             }
         }
         if let Some(field) = &self.destination_port {
-            fill(places, keys, |key| {
-                field.place_if(ported(key), key.destination_port)
-            });
+            field.places(keys.iter().map(|key| key.destination_port), places);
+            field.without(keys, ported, places);
             if let Some(classes) = &self.classes.destination_port {
                 fill(class_places, keys, |key| {
                     classes.place_if(ported(key), key.destination_port_class)
@@ -413,7 +414,7 @@ impl<A: Address> BitVectors<A> {
     }
 
     pub fn bytes(&self) -> usize {
-        fn of<T: Searched>(field: &Option<Intervals<T>>) -> usize {
+        fn of<T: Searched>(field: &Option<Arc<Intervals<T>>>) -> usize {
             field.as_ref().map_or(0, |field| {
                 field.borders.bytes() + size_of_val(&field.places[..]) + field.rows.bytes()
             })
@@ -486,14 +487,20 @@ impl<T: Searched> Intervals<T> {
     }
 
     #[inline(always)]
-    fn place(&self, value: T) -> u32 {
-        self.places[self.borders.rank(value)]
+    fn places(&self, values: impl Iterator<Item = T>, places: &mut Places) {
+        let n = values.size_hint().0.min(GROUP);
+        self.borders.ranks(values, &mut places[..n]);
+        for place in &mut places[..n] {
+            *place = self.places[*place as usize];
+        }
     }
 
+    /// Puts the row of packets without the field where it is not `present`.
     #[inline(always)]
-    fn place_if(&self, present: bool, value: T) -> u32 {
-        let place = self.place(value);
-        if present { place } else { self.absent }
+    fn without<K>(&self, keys: &[K], present: impl Fn(&K) -> bool, places: &mut Places) {
+        for (place, key) in places.iter_mut().zip(keys) {
+            *place = if present(key) { *place } else { self.absent };
+        }
     }
 }
 

@@ -94,20 +94,44 @@ impl<T: Searched> Borders<T> {
     }
 
     /// How many borders are at or below `key`.
+    #[cfg(test)]
+    fn rank(&self, key: T) -> usize {
+        let mut rank = [0];
+        self.ranks([key].into_iter(), &mut rank);
+        rank[0] as usize
+    }
+
+    /// For each of `keys`, how many borders are at or below it.
     #[inline(always)]
-    pub fn rank(&self, key: T) -> usize {
-        let key = key.signed();
-        let mut at = 0;
-        for (level, &start) in self.level_starts[..self.depth].iter().enumerate() {
-            let fanout = if level + 1 == self.depth {
-                NODE
-            } else {
-                FANOUT
-            };
-            let below = T::Signed::count_below(&self.nodes[start as usize + at].0, key);
-            at = fanout * at + below;
+    pub fn ranks(&self, keys: impl Iterator<Item = T>, ranks: &mut [u32]) {
+        // The depth is the same for all keys: loops of known length.
+        match self.depth {
+            0 => ranks.fill(0),
+            1 => self.ranks_at::<1>(keys, ranks),
+            2 => self.ranks_at::<2>(keys, ranks),
+            3 => self.ranks_at::<3>(keys, ranks),
+            4 => self.ranks_at::<4>(keys, ranks),
+            _ => self.ranks_at::<MAX_LEVELS>(keys, ranks),
         }
-        at
+    }
+
+    #[inline(always)]
+    fn ranks_at<const DEPTH: usize>(&self, keys: impl Iterator<Item = T>, ranks: &mut [u32]) {
+        let depth = if DEPTH == MAX_LEVELS {
+            self.depth
+        } else {
+            DEPTH
+        };
+        let leaves = &self.nodes[self.level_starts[depth - 1] as usize..];
+        for (rank, key) in ranks.iter_mut().zip(keys) {
+            let key = key.signed();
+            let mut at = 0;
+            for level in 0..depth - 1 {
+                let node = &self.nodes[self.level_starts[level] as usize + at];
+                at = FANOUT * at + T::Signed::count_below(&node.0, key);
+            }
+            *rank = (NODE * at + T::Signed::count_below(&leaves[at].0, key)) as u32;
+        }
     }
 
     pub fn bytes(&self) -> usize {

@@ -43,14 +43,16 @@ pub struct Block<const W: usize> {
     pub(super) protocol_mask: [u8; BLOCK],
 }
 
-/// A packet in the form that lanes are compared with. A packet without ports has `low` 0 and `high`
-/// all ones: only a box over all ports holds it. ICMP type and code stand in the place of ports.
+/// A packet in the form that lanes are compared with.
 #[derive(Clone, Copy, Debug)]
-pub struct Probe<const W: usize> {
-    pub(super) words: [u32; W],
-    pub(super) low: u32,
+#[repr(C)]
+pub struct Probe<const N: usize> {
+    /// The addresses' words, most significant first, source first; then the ports, source in the upper
+    /// half; then the protocol; then filler up to a power of two. ICMP type and code stand in the place of
+    /// ports. A packet without either has ports 0 here and `high` all ones: only a box over all ports holds it.
+    pub(super) words: [u32; N],
+    /// The ports again.
     pub(super) high: u32,
-    pub(super) protocol: u32,
 }
 
 /// The lane form of an address.
@@ -63,10 +65,12 @@ pub trait Lanes: Sized {
     /// A block whose lanes match nothing.
     const EMPTY: Self::Block;
 
+    /// Some packet.
+    const NOTHING: Self::Probe;
+
     /// The lane form of `key`.
     fn probe(key: &Key<Self>) -> Self::Probe;
-    /// Word `word` of a packet: the addresses' words, most significant first, source first; then the
-    /// ports; then the protocol.
+    /// Word `word` of [`Probe::words`]; it wraps around.
     fn word(probe: &Self::Probe, word: usize) -> u32;
     /// Lanes that match, a bit each.
     fn matching(block: &Self::Block, probe: &Self::Probe) -> u32;
@@ -92,38 +96,39 @@ pub struct Bounds<A> {
 }
 
 macro_rules! lanes {
-    ($int:ty, $words:literal) => {
+    ($int:ty, $words:literal, $filled:literal) => {
         impl Lanes for $int {
             type Block = Block<{ 2 * $words }>;
-            type Probe = Probe<{ 2 * $words }>;
+            type Probe = Probe<$filled>;
 
             const EMPTY: Self::Block = Block::EMPTY;
+            const NOTHING: Self::Probe = Probe {
+                words: [0; $filled],
+                high: 0,
+            };
 
             #[inline(always)]
             fn probe(key: &Key<Self>) -> Self::Probe {
-                let mut words = [0; 2 * $words];
+                let mut words = [0; $filled];
                 for word in 0..$words {
                     let down = 32 * ($words - 1 - word);
                     words[word] = (key.source >> down) as u32;
                     words[$words + word] = (key.destination >> down) as u32;
                 }
                 let ports = u32::from(key.source_port) << 16 | u32::from(key.destination_port);
+                // The ports of a packet that has none are 0 in its key.
+                words[2 * $words] = ports;
+                words[2 * $words + 1] = u32::from(key.protocol);
                 let opaque = key.layer4 == Layer4::Opaque;
                 Probe {
                     words,
-                    low: if opaque { 0 } else { ports },
                     high: if opaque { u32::MAX } else { ports },
-                    protocol: u32::from(key.protocol),
                 }
             }
 
             #[inline(always)]
             fn word(probe: &Self::Probe, word: usize) -> u32 {
-                match word {
-                    word if word < 2 * $words => probe.words[word],
-                    word if word == 2 * $words => probe.low,
-                    _ => probe.protocol,
-                }
+                probe.words[word % $filled]
             }
 
             #[inline(always)]
@@ -160,8 +165,8 @@ macro_rules! lanes {
     };
 }
 
-lanes!(u32, 1);
-lanes!(u128, 4);
+lanes!(u32, 1, 4);
+lanes!(u128, 4, 16);
 
 impl<const W: usize> Block<W> {
     /// Lanes that match nothing: their port ranges end before they begin.
@@ -416,14 +421,24 @@ impl<A: Address> Brute<A> {
         })
     }
 
-    #[inline(always)]
-    pub fn classify_one(&self, key: &Key<A>, live: Live<'_>) -> u32 {
-        let probe = A::probe(key);
-        let mut lanes = 0;
-        for (at, block) in self.blocks.iter().enumerate() {
-            lanes |= u64::from(A::matching(block, &probe)) << (at * BLOCK);
+    #[inline]
+    pub fn classify(&self, keys: &[Key<A>], out: &mut [u32], live: Live<'_>) {
+        const GROUP: usize = 32;
+        for (keys, out) in keys.chunks(GROUP).zip(out.chunks_mut(GROUP)) {
+            let mut probes = [A::NOTHING; GROUP];
+            for (probe, key) in probes.iter_mut().zip(keys) {
+                *probe = A::probe(key);
+            }
+            let mut lanes = [0u64; GROUP];
+            for (at, block) in self.blocks.iter().enumerate() {
+                for (lanes, probe) in lanes[..keys.len()].iter_mut().zip(&probes) {
+                    *lanes |= u64::from(A::matching(block, probe)) << (at * BLOCK);
+                }
+            }
+            for ((out, key), &lanes) in out.iter_mut().zip(keys).zip(&lanes) {
+                *out = self.checks.first(&self.blocks, lanes, key, live);
+            }
         }
-        self.checks.first(&self.blocks, lanes, key, live)
     }
 
     /// Blocks of eight lanes.

@@ -22,6 +22,7 @@ mod key;
 mod lanes;
 mod live;
 mod lowered;
+mod overlay;
 pub mod reference;
 mod rows;
 mod rule;
@@ -33,6 +34,7 @@ use std::sync::Arc;
 
 pub use classes::{ClassMembership, SetClasses};
 pub use key::{Address, Family, Key, Layer4, PORT_PROTOCOLS};
+pub use overlay::{EditError, LayeredClassifier, OVERLAY_RULES, Rebuild, Rebuilt, RuleList};
 pub use rule::{Icmp, PortRange, PortRangeError, Prefix, Protocols, Rule, SetId, Side};
 
 use self::{
@@ -63,8 +65,7 @@ pub enum Tier {
 /// Rules up to which bit vectors are the faster form.
 const BIT_VECTOR_RULES: usize = 256;
 
-/// A compiled list of rules for one family. Cheap to clone where it matters (see
-/// [`extend`](Self::extend)); lookups take `&self`.
+/// A compiled list of rules for one family: an immutable value, cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Classifier<A: Address> {
     rules: usize,
@@ -74,9 +75,9 @@ pub struct Classifier<A: Address> {
 #[derive(Clone, Debug)]
 enum Form<A: Address> {
     Brute(Arc<Brute<A>>),
-    BitVectors(BitVectors<A>),
+    BitVectors(Arc<BitVectors<A>>),
     /// Each rule is in one of them.
-    Trees(Arc<Trees<A>>, Option<BitVectors<A>>),
+    Trees(Arc<Trees<A>>, Option<Arc<BitVectors<A>>>),
 }
 
 impl<A: Address> Classifier<A> {
@@ -90,8 +91,21 @@ impl<A: Address> Classifier<A> {
     /// # Panics
     /// There are 2^31 rules or more.
     pub fn with_tier(rules: &[Rule], sets: &Arc<SetClasses>, tier: Tier) -> Self {
-        assert!(rules.len() < 1 << 31, "a rule number has 31 bits");
-        let lowered: Arc<[Option<Lowered<A>>]> = rules.iter().map(Lowered::new).collect();
+        Self::compile_form(rules.iter(), sets, tier)
+    }
+
+    fn compile_refs(rules: &[&Rule], sets: &Arc<SetClasses>) -> Self {
+        Self::compile_form(rules.iter().copied(), sets, Tier::Automatic)
+    }
+
+    fn compile_form<'a>(
+        rules: impl ExactSizeIterator<Item = &'a Rule>,
+        sets: &Arc<SetClasses>,
+        tier: Tier,
+    ) -> Self {
+        let len = rules.len();
+        assert!(len < 1 << 31, "a rule number has 31 bits");
+        let lowered: Arc<[Option<Lowered<A>>]> = rules.map(Lowered::new).collect();
         let with_sets = lowered.iter().flatten().any(Lowered::uses_sets);
         let brute = match tier {
             Tier::Automatic => !with_sets,
@@ -102,28 +116,26 @@ impl<A: Address> Classifier<A> {
             rules: Arc::clone(&lowered),
             sets: Arc::clone(sets),
         };
-        let form = |form| Self {
-            rules: rules.len(),
-            form,
-        };
+        let form = |form| Self { rules: len, form };
         if brute && let Some(brute) = Brute::new(checks()) {
             return form(Form::Brute(Arc::new(brute)));
         }
         let possible = |number: &u32| lowered[*number as usize].is_some();
-        let numbers: Vec<u32> = (0..rules.len() as u32).filter(possible).collect();
+        let numbers: Vec<u32> = (0..len as u32).filter(possible).collect();
         let suited = |number: &u32| lowered[*number as usize].as_ref().is_some_and(suits);
         let (for_trees, mut for_rows): (Vec<u32>, Vec<u32>) = match tier {
             Tier::BitVectors | Tier::Brute => (Vec::new(), numbers),
             Tier::Automatic if numbers.len() <= BIT_VECTOR_RULES => (Vec::new(), numbers),
             Tier::Automatic | Tier::Trees => numbers.into_iter().partition(suited),
         };
+        let rows = |numbers| Arc::new(BitVectors::new(&lowered, numbers, sets));
         if for_trees.is_empty() {
-            return form(Form::BitVectors(BitVectors::new(&lowered, for_rows, sets)));
+            return form(Form::BitVectors(rows(for_rows)));
         }
         let (trees, left_over) = Trees::new(checks(), &for_trees);
         for_rows.extend(left_over);
         for_rows.sort_unstable();
-        let rows = (!for_rows.is_empty()).then(|| BitVectors::new(&lowered, for_rows, sets));
+        let rows = (!for_rows.is_empty()).then(|| rows(for_rows));
         form(Form::Trees(Arc::new(trees), rows))
     }
 
@@ -145,11 +157,7 @@ impl<A: Address> Classifier<A> {
     #[inline(always)]
     fn classify_live(&self, keys: &[Key<A>], out: &mut [u32], live: Live<'_>) {
         match &self.form {
-            Form::Brute(brute) => {
-                for (out, key) in out.iter_mut().zip(keys) {
-                    *out = brute.classify_one(key, live);
-                }
-            }
+            Form::Brute(brute) => brute.classify(keys, out, live),
             Form::BitVectors(rows) => {
                 out.fill(NO_MATCH);
                 rows.classify(keys, out, live);
@@ -174,7 +182,11 @@ impl<A: Address> Classifier<A> {
                 now.checks.sets = Arc::clone(sets);
                 *brute = Arc::new(now);
             }
-            Form::BitVectors(rows) | Form::Trees(_, Some(rows)) => rows.extend(sets),
+            Form::BitVectors(rows) | Form::Trees(_, Some(rows)) => {
+                if let Some(extended) = rows.extended(sets) {
+                    *rows = Arc::new(extended);
+                }
+            }
             // No rule in trees refers to a set.
             Form::Trees(_, None) => {}
         }
@@ -196,7 +208,7 @@ impl<A: Address> Classifier<A> {
             Form::Brute(brute) => format!("tier 0, {} blocks", brute.blocks()),
             Form::BitVectors(_) => "tier 1".to_owned(),
             Form::Trees(trees, rows) => {
-                let rows = rows.as_ref().map_or(0, BitVectors::len);
+                let rows = rows.as_ref().map_or(0, |rows| rows.len());
                 format!("tier 2, {}, {rows} rules in tier 1", trees.describe())
             }
         }
@@ -207,7 +219,9 @@ impl<A: Address> Classifier<A> {
         match &self.form {
             Form::Brute(brute) => brute.bytes(),
             Form::BitVectors(rows) => rows.bytes(),
-            Form::Trees(trees, rows) => trees.bytes() + rows.as_ref().map_or(0, BitVectors::bytes),
+            Form::Trees(trees, rows) => {
+                trees.bytes() + rows.as_ref().map_or(0, |rows| rows.bytes())
+            }
         }
     }
 }

@@ -86,7 +86,11 @@ fn count_below_portable<T: Border>(node: &[T; NODE], key: T) -> usize {
 
 /// Bit `i` tells whether lane `i` of `block` matches `probe`.
 #[inline(always)]
-pub(super) fn matching_lanes<const W: usize>(block: &Block<W>, probe: &Probe<W>) -> u32 {
+pub(super) fn matching_lanes<const W: usize, const N: usize>(
+    block: &Block<W>,
+    probe: &Probe<N>,
+) -> u32 {
+    const { assert!(W + 2 <= N) }
     #[cfg(all(target_arch = "x86_64", target_feature = "avx2"))]
     {
         use core::arch::x86_64::*;
@@ -103,7 +107,7 @@ pub(super) fn matching_lanes<const W: usize>(block: &Block<W>, probe: &Probe<W>)
         // JUSTIFICATION: eight rules for the price of one; the compiler does not find this form.
         // SAFETY: register operations; AVX2 is enabled for the whole build.
         return unsafe {
-            let protocol = _mm256_xor_si256(bytes(&block.protocol), splat(probe.protocol));
+            let protocol = _mm256_xor_si256(bytes(&block.protocol), splat(probe.words[W + 1]));
             let mut differs = _mm256_and_si256(protocol, bytes(&block.protocol_mask));
             for word in 0..W {
                 let value = _mm256_xor_si256(wide(&block.value[word]), splat(probe.words[word]));
@@ -111,7 +115,7 @@ pub(super) fn matching_lanes<const W: usize>(block: &Block<W>, probe: &Probe<W>)
                 let value = _mm256_srlv_epi32(value, bytes(&block.shift[word]));
                 differs = _mm256_or_si256(differs, value);
             }
-            let below = _mm256_subs_epu16(wide(&block.low), splat(probe.low));
+            let below = _mm256_subs_epu16(wide(&block.low), splat(probe.words[W]));
             let above = _mm256_subs_epu16(splat(probe.high), wide(&block.high));
             differs = _mm256_or_si256(differs, _mm256_or_si256(below, above));
             let equal = _mm256_cmpeq_epi32(differs, _mm256_setzero_si256());
@@ -137,15 +141,19 @@ pub(super) fn matching_lanes<const W: usize>(block: &Block<W>, probe: &Probe<W>)
         expect(dead_code, reason = "for other machines and the test")
     )
 )]
-fn matching_lanes_portable<const W: usize>(block: &Block<W>, probe: &Probe<W>) -> u32 {
+fn matching_lanes_portable<const W: usize, const N: usize>(
+    block: &Block<W>,
+    probe: &Probe<N>,
+) -> u32 {
+    let ports = probe.words[W];
     let within = |low: u32, high: u32| {
-        low >> 16 <= probe.low >> 16
-            && low & 0xffff <= probe.low & 0xffff
+        low >> 16 <= ports >> 16
+            && low & 0xffff <= ports & 0xffff
             && probe.high >> 16 <= high >> 16
             && probe.high & 0xffff <= high & 0xffff
     };
     let matches = |lane: usize| {
-        let protocol = (u32::from(block.protocol[lane]) ^ probe.protocol)
+        let protocol = (u32::from(block.protocol[lane]) ^ probe.words[W + 1])
             & u32::from(block.protocol_mask[lane]);
         let words = (0..W).all(|word| {
             let differs = u64::from(block.value[word][lane] ^ probe.words[word]);
@@ -190,7 +198,8 @@ mod tests {
             let block = Block::<2> {
                 value, shift, low, high, protocol, protocol_mask, ..Block::EMPTY
             };
-            let probe = Probe { words, low: ports.0, high: ports.1, protocol: packet };
+            let words = [words[0], words[1], ports.0, packet];
+            let probe = Probe { words, high: ports.1 };
             prop_assert_eq!(matching_lanes(&block, &probe), matching_lanes_portable(&block, &probe));
         }
 

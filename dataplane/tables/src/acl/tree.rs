@@ -42,6 +42,8 @@ const SPECIFIC: u32 = 12;
 const SAMPLE: usize = 512;
 /// A tree whose packets meet more blocks than this in a leaf, on average, is not worth having.
 const LEAF_BLOCKS: usize = 8;
+/// Boxes by which it is decided which parts share a tree.
+const GROUPING_SAMPLE: usize = 3000;
 
 /// The trees of a part of a rule list.
 #[derive(Clone, Debug)]
@@ -49,6 +51,10 @@ pub(super) struct Trees<A: Address> {
     roots: Vec<Node>,
     nodes: Vec<Node>,
     blocks: Vec<A::Block>,
+    /// Whether blocks are more than the first-level cache holds.
+    large: bool,
+    /// Whether nodes are more than the second-level cache holds.
+    many: bool,
     pub checks: Checks<A>,
 }
 
@@ -121,22 +127,12 @@ impl<A: Address> Trees<A> {
                 parts[part].push(builder.add(&bounds));
             }
         }
-        // What is left of small parts goes along with the least specific one.
-        for part in 1..4 {
-            if parts[part].len() <= 2 * BLOCK {
-                let few = std::mem::take(&mut parts[part]);
-                parts[0].extend(few);
-            }
-        }
-        parts[0].sort_unstable();
         let mut roots = Vec::new();
         let mut left_over: Vec<u32> = Vec::new();
-        for part in parts.iter().rev().filter(|part| !part.is_empty()) {
-            let before = builder.mark();
-            builder.room = builder.placed + COPIES * part.len().max(64);
-            let root = builder.node(part, 0);
-            if builder.mean_blocks(before) > LEAF_BLOCKS {
-                builder.undo(before);
+        for part in builder.grouped(parts) {
+            let (root, quality) = builder.tree(&part);
+            if quality.blocks > LEAF_BLOCKS as f32 {
+                builder.undo(quality.before);
                 left_over.extend(part.iter().map(|&at| builder.boxes[at as usize].rule));
             } else {
                 roots.push(root);
@@ -148,6 +144,8 @@ impl<A: Address> Trees<A> {
         builder.nodes.shrink_to_fit();
         let trees = Self {
             roots,
+            large: size_of_val(&builder.blocks[..]) > 64 << 10,
+            many: size_of_val(&builder.nodes[..]) > 256 << 10,
             nodes: builder.nodes,
             blocks: builder.blocks,
             checks,
@@ -165,33 +163,32 @@ impl<A: Address> Trees<A> {
 
     #[inline(always)]
     fn classify_group(&self, keys: &[Key<A>], out: &mut [u32], live: Live<'_>) {
-        let Some(first) = keys.first() else { return };
         let n = keys.len().min(GROUP);
-        let mut probes = [A::probe(first); GROUP];
+        let mut probes = [A::NOTHING; GROUP];
         for (probe, key) in probes.iter_mut().zip(keys) {
             *probe = A::probe(key);
         }
         for &root in &self.roots {
             let mut at = [root; GROUP];
-            self.walk(&probes, &mut at[..n]);
-            for i in 0..n {
-                let (first, blocks) = (at[i].first(), at[i].blocks());
-                let blocks = &self.blocks[first..first + blocks];
-                let found = self.search_leaf(blocks, &probes[i], &keys[i], live);
-                out[i] = out[i].min(found);
-            }
+            self.walk(root, &probes, &mut at[..n]);
+            self.search(&at[..n], &probes, keys, out, live);
         }
     }
 
-    /// Takes every packet from its node to its leaf.
+    /// Takes every packet from the root to its leaf.
     #[inline(always)]
-    fn walk(&self, probes: &[A::Probe; GROUP], at: &mut [Node]) {
+    fn walk(&self, root: Node, probes: &[A::Probe; GROUP], at: &mut [Node]) {
+        if root.is_leaf() {
+            return;
+        }
         // Packets that are not at a leaf yet.
         let mut active = [0u8; GROUP];
         let mut count = 0;
-        for (i, node) in at.iter().enumerate() {
+        for (i, at) in at.iter_mut().enumerate() {
+            *at = self.nodes[root.child::<A>(&probes[i])];
             active[count] = i as u8;
-            count += usize::from(!node.is_leaf());
+            count += usize::from(!at.is_leaf());
+            self.prefetch(*at, &probes[i]);
         }
         while count != 0 {
             let mut left = 0;
@@ -201,51 +198,64 @@ impl<A: Address> Trees<A> {
                 at[i] = node;
                 active[left] = i as u8;
                 left += usize::from(!node.is_leaf());
-                // What comes next: most often the first lines of a leaf.
-                let next = if node.is_leaf() {
-                    self.blocks.as_ptr().wrapping_add(node.first()).cast::<u8>()
-                } else {
-                    self.nodes
-                        .as_ptr()
-                        .wrapping_add(node.child::<A>(&probes[i]))
-                        .cast()
-                };
-                prefetch(next);
-                if node.is_leaf() {
-                    prefetch(next.wrapping_add(64));
-                    prefetch(next.wrapping_add(128));
-                }
+                self.prefetch(node, &probes[i]);
             }
             count = left;
         }
     }
 
+    /// Asks for what a packet at `node` reads next, where nodes are many.
     #[inline(always)]
-    fn search_leaf(
+    fn prefetch(&self, node: Node, probe: &A::Probe) {
+        if self.many {
+            // Nonsense at a leaf, but a hint may be nonsense.
+            prefetch(self.nodes.as_ptr().wrapping_add(node.child::<A>(probe)));
+        }
+    }
+
+    /// Lowers `out` to the first match in the leaf of each packet.
+    #[inline(always)]
+    fn search(
         &self,
-        blocks: &[A::Block],
-        probe: &A::Probe,
-        key: &Key<A>,
+        at: &[Node],
+        probes: &[A::Probe; GROUP],
+        keys: &[Key<A>],
+        out: &mut [u32],
         live: Live<'_>,
-    ) -> u32 {
-        for (at, block) in blocks.iter().enumerate() {
-            let lanes = A::matching(block, probe);
-            // Without a branch: whether a tree holds a match at all cannot be predicted.
-            let rule = A::rules(block)[(lanes | 1 << (BLOCK - 1)).trailing_zeros() as usize];
-            let found = if lanes == 0 { NO_MATCH } else { rule };
-            if at + 1 == blocks.len() && live.all() && (found < 1 << 31 || found == NO_MATCH) {
-                return found;
-            }
-            if lanes != 0 {
-                let found = self
-                    .checks
-                    .first(&blocks[at..], u64::from(lanes), key, live);
-                if found != NO_MATCH {
-                    return found;
+    ) {
+        if self.large {
+            for node in at {
+                let block = self.blocks.as_ptr().wrapping_add(node.first()).cast::<u8>();
+                for line in 0..size_of::<A::Block>() / 64 {
+                    prefetch(block.wrapping_add(64 * line));
                 }
             }
         }
-        NO_MATCH
+        // Packets whose leaf has further blocks; all have a first one. Whether a block holds a match at all
+        // cannot be predicted, so there is no branch on it.
+        let mut active: [u8; GROUP] = std::array::from_fn(|i| i as u8);
+        let mut count = at.len();
+        let mut round = 0;
+        while count != 0 {
+            let mut left = 0;
+            for turn in 0..count {
+                let i = usize::from(active[turn]) % GROUP;
+                let block = &self.blocks[at[i].first() + round];
+                let lanes = A::matching(block, &probes[i]);
+                let lane = (lanes | 1 << (BLOCK - 1)).trailing_zeros();
+                let rule = A::rules(block)[lane as usize];
+                let mut found = if lanes == 0 { NO_MATCH } else { rule };
+                if !live.all() || found > NO_MATCH >> 1 && found != NO_MATCH {
+                    let block = std::slice::from_ref(block);
+                    found = self.checks.first(block, u64::from(lanes), &keys[i], live);
+                }
+                out[i] = out[i].min(found);
+                active[left] = i as u8;
+                left += usize::from(found == NO_MATCH && round + 1 < at[i].blocks());
+            }
+            count = left;
+            round += 1;
+        }
     }
 
     /// Bytes of nodes and leaves.
@@ -277,6 +287,8 @@ struct Builder<A: Address> {
     room: usize,
     /// Sum over leaves of boxes times blocks, and of boxes: how many blocks a packet meets.
     met: usize,
+    /// Sum over leaves of boxes times depth.
+    deep: usize,
     counts: Vec<i32>,
 }
 
@@ -288,8 +300,29 @@ struct Field {
     width: u8,
 }
 
+/// What packets meet in a tree, taken to be spread as the boxes are.
+#[derive(Clone, Copy)]
+struct Quality {
+    /// Where the tree began.
+    before: Mark,
+    /// Nodes on the way.
+    depth: f32,
+    /// Blocks of the leaf.
+    blocks: f32,
+    /// Copies of a box.
+    copies: f32,
+}
+
+impl Quality {
+    /// About the cycles of a lookup; copies have their price because they fill the cache.
+    fn price(self) -> f32 {
+        20.0 + 15.0 * self.depth + 15.0 * self.blocks + 4.0 * (self.copies - 1.0)
+    }
+}
+
 #[derive(Clone, Copy)]
 struct Mark {
+    deep: usize,
     nodes: usize,
     blocks: usize,
     placed: usize,
@@ -324,6 +357,7 @@ impl<A: Address> Default for Builder<A> {
             placed: 0,
             room: 0,
             met: 0,
+            deep: 0,
             counts: Vec::new(),
         }
     }
@@ -357,6 +391,7 @@ impl<A: Address> Builder<A> {
             blocks: self.blocks.len(),
             placed: self.placed,
             met: self.met,
+            deep: self.deep,
         }
     }
 
@@ -365,12 +400,53 @@ impl<A: Address> Builder<A> {
         self.blocks.truncate(mark.blocks);
         self.placed = mark.placed;
         self.met = mark.met;
+        self.deep = mark.deep;
         self.known.clear();
     }
 
-    /// Blocks of a leaf, averaged over the boxes in them.
-    fn mean_blocks(&self, since: Mark) -> usize {
-        (self.met - since.met) / (self.placed - since.placed).max(1)
+    /// A tree over `part`, ascending, and what it is like.
+    fn tree(&mut self, part: &[u32]) -> (Node, Quality) {
+        let before = self.mark();
+        self.room = self.placed + COPIES * part.len().max(64);
+        let root = self.node(part, 0);
+        let placed = (self.placed - before.placed).max(1) as f32;
+        let quality = Quality {
+            before,
+            depth: (self.deep - before.deep) as f32 / placed,
+            blocks: (self.met - before.met) as f32 / placed,
+            copies: placed / part.len().max(1) as f32,
+        };
+        (root, quality)
+    }
+
+    /// Parts put together where one tree for both costs less than two: judged by trees over samples.
+    fn grouped(&mut self, parts: [Vec<u32>; 4]) -> Vec<Vec<u32>> {
+        let all: usize = parts.iter().map(Vec::len).sum();
+        let step = all.div_ceil(GROUPING_SAMPLE).max(1);
+        let mut parts: Vec<Vec<u32>> = parts.into_iter().filter(|part| !part.is_empty()).collect();
+        let price = |builder: &mut Self, part: &[u32]| {
+            let sample: Vec<u32> = part.iter().copied().step_by(step).collect();
+            let (_, quality) = builder.tree(&sample);
+            builder.undo(quality.before);
+            quality.price()
+        };
+        let mut prices: Vec<f32> = parts.iter().map(|part| price(self, part)).collect();
+        'again: loop {
+            for one in 0..parts.len() {
+                for other in one + 1..parts.len() {
+                    let mut both = [&parts[one][..], &parts[other]].concat();
+                    both.sort_unstable();
+                    let together = price(self, &both);
+                    if together < prices[one] + prices[other] {
+                        parts.remove(other);
+                        prices.remove(other);
+                        (parts[one], prices[one]) = (both, together);
+                        continue 'again;
+                    }
+                }
+            }
+            return parts;
+        }
     }
 
     /// The tree of the boxes in `list`, ascending.
@@ -384,7 +460,7 @@ impl<A: Address> Builder<A> {
             self.choose(list)
         };
         let node = match window {
-            None => self.leaf(list),
+            None => self.leaf(list, depth),
             Some((field, shift, width)) => {
                 let children = self.cut(list, field, shift, width);
                 let first = self.nodes.len();
@@ -407,7 +483,7 @@ impl<A: Address> Builder<A> {
         node
     }
 
-    fn leaf(&mut self, list: &[u32]) -> Node {
+    fn leaf(&mut self, list: &[u32], depth: usize) -> Node {
         if list.is_empty() {
             // One block for all of them: it matches nothing, and a leaf of one block needs no branch.
             return Node::leaf(0, 1);
@@ -418,6 +494,7 @@ impl<A: Address> Builder<A> {
         let blocks = self.blocks.len() - first;
         self.placed += list.len();
         self.met += list.len() * blocks;
+        self.deep += list.len() * depth;
         Node::leaf(first, blocks)
     }
 
