@@ -21,6 +21,8 @@ use super::{
 
 /// Keys resolved together.
 const GROUP: usize = 32;
+/// Words of rows that are stored by rank, without sharing equal ones: saves a load.
+const DIRECT_WORDS: usize = 4096;
 
 /// The rules of a part of a list.
 #[derive(Clone, Debug)]
@@ -59,6 +61,8 @@ struct Intervals<T: Searched> {
     /// Place of the row of packets that have no such field.
     absent: u32,
     rows: Rows,
+    /// Small tables: the rows themselves by rank, behind them that of packets that have no such field.
+    direct: Vec<u64>,
 }
 
 #[derive(Clone, Debug)]
@@ -228,6 +232,22 @@ impl<A: Address> BitVectors<A> {
         let rows = &mut rows[..keys.len().min(GROUP)];
         let mut places = [0; GROUP];
         let mut class_places = [0; GROUP];
+        if let Some(field) = &self.source {
+            field.and(keys, |key| key.source, |_| true, rows);
+        }
+        if let Some(field) = &self.destination {
+            field.and(keys, |key| key.destination, |_| true, rows);
+        }
+        if let Some(field) = &self.icmp {
+            let is_icmp = |key: &Key<A>| key.layer4 == Layer4::Icmp;
+            field.and(keys, Key::type_and_code, is_icmp, rows);
+        }
+        if let Some(field) = &self.source_port {
+            field.and(keys, |key| key.source_port, Key::has_ports, rows);
+        }
+        if let Some(field) = &self.destination_port {
+            field.and(keys, |key| key.destination_port, Key::has_ports, rows);
+        }
         self.each_field(
             keys,
             &mut places,
@@ -332,7 +352,8 @@ impl<A: Address> BitVectors<A> {
         }
     }
 
-    /// Calls `term` with the rows of every field in use, and where in them the rows of `keys` are.
+    /// Calls `term` with the rows of every field in use whose rows are not stored by rank, and where in them
+    /// the rows of `keys` are.
     #[inline(always)]
     fn each_field<'a>(
         &'a self,
@@ -341,16 +362,21 @@ impl<A: Address> BitVectors<A> {
         class_places: &mut Places,
         mut term: impl FnMut(Term<'a>, &Places, &Places),
     ) {
+        let direct = |rows: &[u64]| !rows.is_empty();
         fn fill<A>(places: &mut Places, keys: &[Key<A>], place: impl Fn(&Key<A>) -> u32) {
             for (out, key) in places.iter_mut().zip(keys) {
                 *out = place(key);
             }
         }
-        if let Some(field) = &self.source {
+        if let Some(field) = &self.source
+            && !direct(&field.direct)
+        {
             field.places(keys.iter().map(|key| key.source), places);
             term(Term::Plain(&field.rows.words), places, class_places);
         }
-        if let Some(field) = &self.destination {
+        if let Some(field) = &self.destination
+            && !direct(&field.direct)
+        {
             field.places(keys.iter().map(|key| key.destination), places);
             term(Term::Plain(&field.rows.words), places, class_places);
         }
@@ -366,15 +392,17 @@ impl<A: Address> BitVectors<A> {
             fill(places, keys, |key| field.place(key.destination_class));
             term(Term::Plain(&field.rows.words), places, class_places);
         }
-        if let Some(field) = &self.icmp {
-            let value = |key: &Key<A>| key.source_port << 8 | key.destination_port;
-            field.places(keys.iter().map(value), places);
-            let icmp = |key: &Key<A>| key.layer4 == Layer4::Icmp;
-            field.without(keys, icmp, places);
+        if let Some(field) = &self.icmp
+            && !direct(&field.direct)
+        {
+            field.places(keys.iter().map(Key::type_and_code), places);
+            field.without(keys, |key| key.layer4 == Layer4::Icmp, places);
             term(Term::Plain(&field.rows.words), places, class_places);
         }
-        let ported = |key: &Key<A>| key.layer4 == Layer4::Ports;
-        if let Some(field) = &self.source_port {
+        let ported = Key::has_ports;
+        if let Some(field) = &self.source_port
+            && !direct(&field.direct)
+        {
             field.places(keys.iter().map(|key| key.source_port), places);
             field.without(keys, ported, places);
             if let Some(classes) = &self.classes.source_port {
@@ -390,7 +418,9 @@ impl<A: Address> BitVectors<A> {
                 term(Term::Plain(&field.rows.words), places, class_places);
             }
         }
-        if let Some(field) = &self.destination_port {
+        if let Some(field) = &self.destination_port
+            && !direct(&field.direct)
+        {
             field.places(keys.iter().map(|key| key.destination_port), places);
             field.without(keys, ported, places);
             if let Some(classes) = &self.classes.destination_port {
@@ -416,7 +446,8 @@ impl<A: Address> BitVectors<A> {
     pub fn bytes(&self) -> usize {
         fn of<T: Searched>(field: &Option<Arc<Intervals<T>>>) -> usize {
             field.as_ref().map_or(0, |field| {
-                field.borders.bytes() + size_of_val(&field.places[..]) + field.rows.bytes()
+                let rows = size_of_val(&field.places[..]) + field.rows.bytes();
+                field.borders.bytes() + rows + size_of_val(&field.direct[..])
             })
         }
         let classes = |field: &Option<Classes>| {
@@ -478,21 +509,56 @@ impl<T: Searched> Intervals<T> {
         let (borders, places) = sweep(spans, &mut current, |row| rows.add(row));
         let absent = rows.add(&missing);
         rows.freeze();
+        if shape.summary == 0 && (places.len() + 1) * shape.words <= DIRECT_WORDS {
+            let mut direct = Vec::new();
+            for &place in places.iter().chain([&absent]) {
+                direct.extend_from_slice(&rows.words[place as usize..][..shape.words]);
+            }
+            return Some(Self {
+                borders,
+                places: Vec::new(),
+                absent,
+                rows: Rows::new(shape, 1),
+                direct,
+            });
+        }
         Some(Self {
             borders,
             places,
             absent,
             rows,
+            direct: Vec::new(),
         })
     }
 
     #[inline(always)]
     fn places(&self, values: impl Iterator<Item = T>, places: &mut Places) {
-        let n = values.size_hint().0.min(GROUP);
-        self.borders.ranks(values, &mut places[..n]);
-        for place in &mut places[..n] {
-            *place = self.places[*place as usize];
-        }
+        self.borders
+            .ranks(values, |at, rank| places[at] = self.places[rank]);
+    }
+
+    /// ANDs the row of each key, if rows are stored by rank.
+    #[inline(always)]
+    fn and<const W: usize, K>(
+        &self,
+        keys: &[K],
+        value: impl Fn(&K) -> T,
+        present: impl Fn(&K) -> bool,
+        rows: &mut [[u64; W]],
+    ) {
+        let (direct, []) = self.direct.as_chunks::<W>() else {
+            return;
+        };
+        let Some(absent) = direct.len().checked_sub(1) else {
+            return;
+        };
+        self.borders.ranks(keys.iter().map(value), |at, rank| {
+            let rank = if present(&keys[at]) { rank } else { absent };
+            let own = &direct[rank];
+            for (word, &own) in rows[at].iter_mut().zip(own) {
+                *word &= own;
+            }
+        });
     }
 
     /// Puts the row of packets without the field where it is not `present`.
@@ -547,6 +613,7 @@ fn port_field<A: Address>(
         places,
         absent,
         rows,
+        direct: Vec::new(),
     })
 }
 

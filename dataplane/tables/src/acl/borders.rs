@@ -96,41 +96,48 @@ impl<T: Searched> Borders<T> {
     /// How many borders are at or below `key`.
     #[cfg(test)]
     fn rank(&self, key: T) -> usize {
-        let mut rank = [0];
-        self.ranks([key].into_iter(), &mut rank);
-        rank[0] as usize
+        let mut found = 0;
+        self.ranks([key].into_iter(), |_, rank| found = rank);
+        found
     }
 
-    /// For each of `keys`, how many borders are at or below it.
+    /// For each of `keys`, calls `found` with its place among them and with how many borders are at or
+    /// below it.
     #[inline(always)]
-    pub fn ranks(&self, keys: impl Iterator<Item = T>, ranks: &mut [u32]) {
+    pub fn ranks(&self, keys: impl Iterator<Item = T>, mut found: impl FnMut(usize, usize)) {
         // The depth is the same for all keys: loops of known length.
         match self.depth {
-            0 => ranks.fill(0),
-            1 => self.ranks_at::<1>(keys, ranks),
-            2 => self.ranks_at::<2>(keys, ranks),
-            3 => self.ranks_at::<3>(keys, ranks),
-            4 => self.ranks_at::<4>(keys, ranks),
-            _ => self.ranks_at::<MAX_LEVELS>(keys, ranks),
+            0 => keys.enumerate().for_each(|(at, _)| found(at, 0)),
+            1 => self.ranks_at::<1>(keys, found),
+            2 => self.ranks_at::<2>(keys, found),
+            3 => self.ranks_at::<3>(keys, found),
+            _ => self.ranks_at::<MAX_LEVELS>(keys, found),
         }
     }
 
     #[inline(always)]
-    fn ranks_at<const DEPTH: usize>(&self, keys: impl Iterator<Item = T>, ranks: &mut [u32]) {
+    fn ranks_at<const DEPTH: usize>(
+        &self,
+        keys: impl Iterator<Item = T>,
+        mut found: impl FnMut(usize, usize),
+    ) {
         let depth = if DEPTH == MAX_LEVELS {
             self.depth
         } else {
             DEPTH
         };
         let leaves = &self.nodes[self.level_starts[depth - 1] as usize..];
-        for (rank, key) in ranks.iter_mut().zip(keys) {
+        for (place, key) in keys.enumerate() {
             let key = key.signed();
             let mut at = 0;
             for level in 0..depth - 1 {
                 let node = &self.nodes[self.level_starts[level] as usize + at];
                 at = FANOUT * at + T::Signed::count_below(&node.0, key);
             }
-            *rank = (NODE * at + T::Signed::count_below(&leaves[at].0, key)) as u32;
+            found(
+                place,
+                NODE * at + T::Signed::count_below(&leaves[at].0, key),
+            );
         }
     }
 

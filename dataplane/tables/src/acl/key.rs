@@ -170,6 +170,17 @@ impl<A: Address> Key<A> {
         self.protocol
     }
 
+    /// ICMP type and code in one number; anything for other packets.
+    #[inline(always)]
+    pub(super) fn type_and_code(&self) -> u16 {
+        self.source_port << 8 | self.destination_port & 0xff
+    }
+
+    #[inline(always)]
+    pub(super) fn has_ports(&self) -> bool {
+        self.layer4 == Layer4::Ports
+    }
+
     /// Source and destination port, if the packet has ports.
     pub fn ports(&self) -> Option<(u16, u16)> {
         (self.layer4 == Layer4::Ports).then_some((self.source_port, self.destination_port))
