@@ -405,13 +405,13 @@ impl<A: Address> Brute<A> {
     /// Most boxes.
     pub const LANES: usize = 64;
 
-    /// `None` if the rules make more than [`LANES`](Self::LANES) boxes.
-    pub fn new(checks: Checks<A>) -> Option<Self> {
+    /// `None` if the rules make more than `most` boxes, at most [`LANES`](Self::LANES).
+    pub fn new(checks: Checks<A>, most: usize) -> Option<Self> {
         let mut boxes = Vec::new();
         for (number, rule) in checks.rules.iter().enumerate() {
             let Some(rule) = rule else { continue };
             boxes.extend(boxes_of(rule, number as u32, BLOCK));
-            if boxes.len() > Self::LANES {
+            if boxes.len() > most.min(Self::LANES) {
                 return None;
             }
         }

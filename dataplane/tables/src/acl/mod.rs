@@ -5,7 +5,7 @@
 //!
 //! | tier | rules | structure |
 //! |---|---|---|
-//! | 0 | up to 64 boxes without sets | every rule compared with the packet, eight at once |
+//! | 0 | up to 16 boxes without sets | every rule compared with the packet, eight at once |
 //! | 1 | up to 512, and all with sets | a row of bits per value of each field, ANDed |
 //! | 2 | more, without sets | cut trees with leaves of eight boxes |
 //!
@@ -62,6 +62,8 @@ pub enum Tier {
     Trees,
 }
 
+/// Boxes up to which comparing all of them is the fastest form.
+const BRUTE_BOXES: usize = 16;
 /// Rules up to which bit vectors are the faster form.
 const BIT_VECTOR_RULES: usize = 256;
 
@@ -108,16 +110,19 @@ impl<A: Address> Classifier<A> {
         let lowered: Arc<[Option<Lowered<A>>]> = rules.map(Lowered::new).collect();
         let with_sets = lowered.iter().flatten().any(Lowered::uses_sets);
         let brute = match tier {
-            Tier::Automatic => !with_sets,
-            Tier::Brute => true,
-            Tier::BitVectors | Tier::Trees => false,
+            Tier::Automatic if with_sets => 0,
+            Tier::Automatic => BRUTE_BOXES,
+            Tier::Brute => Brute::<A>::LANES,
+            Tier::BitVectors | Tier::Trees => 0,
         };
         let checks = || Checks {
             rules: Arc::clone(&lowered),
             sets: Arc::clone(sets),
         };
         let form = |form| Self { rules: len, form };
-        if brute && let Some(brute) = Brute::new(checks()) {
+        if brute != 0
+            && let Some(brute) = Brute::new(checks(), brute)
+        {
             return form(Form::Brute(Arc::new(brute)));
         }
         let possible = |number: &u32| lowered[*number as usize].is_some();

@@ -35,15 +35,19 @@ const LEAF: usize = BLOCK;
 /// Deepest tree.
 const DEPTH: usize = 24;
 /// Copies of boxes in leaves per box, on average, beyond which nothing is cut any more.
-const COPIES: usize = 12;
+const COPIES: usize = 8;
 /// A prefix at least this long, in 32nds of the address width, makes an address specific.
 const SPECIFIC: u32 = 12;
 /// Boxes that a window is judged by.
 const SAMPLE: usize = 512;
 /// A tree whose packets meet more blocks than this in a leaf, on average, is not worth having.
-const LEAF_BLOCKS: usize = 8;
+const LEAF_BLOCKS: f32 = 24.0;
+/// A tree for several parts whose packets meet more is given up for one tree for each part.
+const GOOD_LEAF: f32 = 2.5;
+/// Copies of a box, on average, that a tree for several parts may have.
+const MOST_COPIES: f32 = 5.0;
 /// Boxes by which it is decided which parts share a tree.
-const GROUPING_SAMPLE: usize = 3000;
+const GROUPING_SAMPLE: usize = 2000;
 
 /// The trees of a part of a rule list.
 #[derive(Clone, Debug)]
@@ -129,13 +133,27 @@ impl<A: Address> Trees<A> {
         }
         let mut roots = Vec::new();
         let mut left_over: Vec<u32> = Vec::new();
-        for part in builder.grouped(parts) {
-            let (root, quality) = builder.tree(&part);
-            if quality.blocks > LEAF_BLOCKS as f32 {
-                builder.undo(quality.before);
-                left_over.extend(part.iter().map(|&at| builder.boxes[at as usize].rule));
-            } else {
+        for group in builder.grouped(parts) {
+            let (root, quality) = builder.tree(&group.boxes);
+            if quality.blocks <= GOOD_LEAF || group.parts.len() == 1 && quality.is_worth_it() {
                 roots.push(root);
+                continue;
+            }
+            // The sample promised too much: a tree for each part, after all.
+            builder.undo(quality.before);
+            let singly = if group.parts.len() > 1 {
+                group.parts
+            } else {
+                vec![group.boxes]
+            };
+            for part in singly {
+                let (root, quality) = builder.tree(&part);
+                if quality.is_worth_it() {
+                    roots.push(root);
+                } else {
+                    builder.undo(quality.before);
+                    left_over.extend(part.iter().map(|&at| builder.boxes[at as usize].rule));
+                }
             }
         }
         left_over.sort_unstable();
@@ -315,9 +333,24 @@ struct Quality {
 
 impl Quality {
     /// About the cycles of a lookup; copies have their price because they fill the cache.
-    fn price(self) -> f32 {
-        20.0 + 15.0 * self.depth + 15.0 * self.blocks + 4.0 * (self.copies - 1.0)
+    fn price(self, copies: f32) -> f32 {
+        if copies > MOST_COPIES {
+            return f32::INFINITY;
+        }
+        20.0 + 15.0 * self.depth + 15.0 * self.blocks + 4.0 * (copies - 1.0)
     }
+
+    fn is_worth_it(self) -> bool {
+        self.blocks <= LEAF_BLOCKS
+    }
+}
+
+/// Boxes that share a tree.
+struct Group {
+    boxes: Vec<u32>,
+    /// The parts they come from.
+    parts: Vec<Vec<u32>>,
+    price: f32,
 }
 
 #[derive(Clone, Copy)]
@@ -420,33 +453,45 @@ impl<A: Address> Builder<A> {
     }
 
     /// Parts put together where one tree for both costs less than two: judged by trees over samples.
-    fn grouped(&mut self, parts: [Vec<u32>; 4]) -> Vec<Vec<u32>> {
+    fn grouped(&mut self, parts: [Vec<u32>; 4]) -> Vec<Group> {
         let all: usize = parts.iter().map(Vec::len).sum();
         let step = all.div_ceil(GROUPING_SAMPLE).max(1);
-        let mut parts: Vec<Vec<u32>> = parts.into_iter().filter(|part| !part.is_empty()).collect();
-        let price = |builder: &mut Self, part: &[u32]| {
-            let sample: Vec<u32> = part.iter().copied().step_by(step).collect();
-            let (_, quality) = builder.tree(&sample);
-            builder.undo(quality.before);
-            quality.price()
-        };
-        let mut prices: Vec<f32> = parts.iter().map(|part| price(self, part)).collect();
+        let mut groups: Vec<Group> = Vec::new();
+        for part in parts.into_iter().filter(|part| !part.is_empty()) {
+            let price = self.price(&part, step);
+            let (boxes, parts) = (part.clone(), vec![part]);
+            groups.push(Group {
+                boxes,
+                parts,
+                price,
+            });
+        }
         'again: loop {
-            for one in 0..parts.len() {
-                for other in one + 1..parts.len() {
-                    let mut both = [&parts[one][..], &parts[other]].concat();
-                    both.sort_unstable();
-                    let together = price(self, &both);
-                    if together < prices[one] + prices[other] {
-                        parts.remove(other);
-                        prices.remove(other);
-                        (parts[one], prices[one]) = (both, together);
+            for one in 0..groups.len() {
+                for other in one + 1..groups.len() {
+                    let mut boxes = [&groups[one].boxes[..], &groups[other].boxes].concat();
+                    boxes.sort_unstable();
+                    let price = self.price(&boxes, step);
+                    if price < groups[one].price + groups[other].price {
+                        let other = groups.remove(other);
+                        let group = &mut groups[one];
+                        group.parts.extend(other.parts);
+                        (group.boxes, group.price) = (boxes, price);
                         continue 'again;
                     }
                 }
             }
-            return parts;
+            return groups;
         }
+    }
+
+    /// The price of a tree over `part`, as far as a tree over each `step`th box of it tells.
+    fn price(&mut self, part: &[u32], step: usize) -> f32 {
+        let sample: Vec<u32> = part.iter().copied().step_by(step).collect();
+        let (_, quality) = self.tree(&sample);
+        self.undo(quality.before);
+        // A box that is open where others are cut has a copy for each of the others.
+        quality.price(1.0 + (quality.copies - 1.0) * step as f32)
     }
 
     /// The tree of the boxes in `list`, ascending.
