@@ -8,6 +8,7 @@ pub mod daemon;
 pub mod dataplane;
 pub mod desired;
 pub mod engine;
+pub mod policy;
 pub mod server;
 pub mod slowpath;
 pub mod store;

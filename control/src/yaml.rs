@@ -1,5 +1,7 @@
 //! Objects as YAML or JSON text: several documents in a file, each an object or a list of objects, and errors that say where.
 
+mod raw;
+
 use std::fmt;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -9,6 +11,8 @@ use model::Kind;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_path_to_error::Segment;
+
+pub use raw::{Raw, load_raw, load_raw_paths};
 
 /// Bytes of the largest file.
 const FILE_LIMIT: u64 = 64 * 1024 * 1024;
@@ -77,6 +81,13 @@ impl fmt::Display for LoadError {
 ///
 /// Everything that is wrong in all of them.
 pub fn load_paths(paths: &[PathBuf]) -> Result<Vec<Document>, Vec<LoadError>> {
+    each_file(paths, load)
+}
+
+fn each_file<T>(
+    paths: &[PathBuf],
+    load: impl Fn(&str, &str) -> Result<Vec<T>, Vec<LoadError>>,
+) -> Result<Vec<T>, Vec<LoadError>> {
     let mut documents = Vec::new();
     let mut errors = Vec::new();
     for path in paths {

@@ -3,6 +3,7 @@
 
 mod bench;
 mod demo;
+mod explain;
 mod lines;
 mod objects;
 mod packets;
@@ -48,6 +49,8 @@ enum Command {
     Diff(objects::DiffArgs),
     /// Check files without a daemon, as if they were everything there is.
     Validate(objects::ValidateArgs),
+    /// Say what policies in files do with a packet, and which rule decides.
+    Explain(explain::Args),
     /// Show what the dataplane does.
     Show(show::Args),
     /// Follow packets through the nodes.
@@ -81,6 +84,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<()> {
         Command::Demo(args) => demo::demo(&args),
         Command::Run(args) => run::run(*args, socket),
         Command::Validate(args) => objects::validate(&args),
+        Command::Explain(args) => explain::explain(&args),
         Command::Completion { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "oncilla", &mut script);

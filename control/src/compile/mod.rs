@@ -5,6 +5,7 @@
 
 mod interfaces;
 mod numbering;
+pub mod policy;
 mod routes;
 
 use std::collections::BTreeMap;

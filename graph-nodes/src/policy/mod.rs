@@ -23,7 +23,7 @@ pub struct Policy {
 }
 
 /// The sets that rules refer to.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Sets {
     /// Of addresses.
     pub addresses: AddressSets,
@@ -126,16 +126,25 @@ impl Policy {
 
     /// A key with the classes that the sets of addresses give its ends.
     pub fn classify<A: SetAddress>(&self, key: Key<A>) -> Key<A> {
-        let Some(sets) = &self.sets else { return key };
+        match &self.sets {
+            Some(sets) => sets.classify(key),
+            None => key,
+        }
+    }
+}
+
+impl Sets {
+    /// A key with the classes that these sets give its ends.
+    pub fn classify<A: SetAddress>(&self, key: Key<A>) -> Key<A> {
         let key = key.address_classes(
-            A::class(&sets.addresses, key.source()),
-            A::class(&sets.addresses, key.destination()),
+            A::class(&self.addresses, key.source()),
+            A::class(&self.addresses, key.destination()),
         );
         match key.ports() {
-            Some((source, destination)) if !sets.ip_ports.is_empty() => key.port_classes(
-                A::port_class(&sets.ip_ports, key.source(), key.protocol(), source),
+            Some((source, destination)) if !self.ip_ports.is_empty() => key.port_classes(
+                A::port_class(&self.ip_ports, key.source(), key.protocol(), source),
                 A::port_class(
-                    &sets.ip_ports,
+                    &self.ip_ports,
                     key.destination(),
                     key.protocol(),
                     destination,

@@ -10,6 +10,11 @@ use tables::acl::{Address, Classifier, Key, NO_MATCH, Rule, SetClasses};
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub struct RuleId(pub u32);
 
+impl RuleId {
+    /// Nobody decided.
+    pub const NONE: Self = Self(0);
+}
+
 /// What a rule does with what it matches, or a stage with what no rule of it matched.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Outcome {
@@ -58,6 +63,21 @@ pub struct Judgement {
     pub allow: bool,
     /// What decided.
     pub rule: RuleId,
+}
+
+impl Judgement {
+    /// Of a list before tracking or translation that says nothing about a packet: the packet goes on as if the list were not there.
+    pub const UNDECIDED: Self = Self {
+        allow: true,
+        rule: RuleId::NONE,
+    };
+
+    /// Whether anything decided: lists before tracking or translation need not. Exceptions to them allow with [`RuleId::NONE`],
+    /// and so leave the packet to the lists behind.
+    #[inline]
+    pub fn is_decided(self) -> bool {
+        self.rule != RuleId::NONE
+    }
 }
 
 /// All that decides about one direction of one endpoint.

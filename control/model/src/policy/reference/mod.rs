@@ -134,7 +134,7 @@ pub struct RuleRef {
 }
 
 /// What decided.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Reason {
     /// A rule of a policy.
     Rule(RuleRef),

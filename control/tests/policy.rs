@@ -1,0 +1,271 @@
+//! The compiled policy against the model's plain evaluator: the same verdict for the same reason, for random states and packets.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use control::compile::policy::{Cause, CompiledPolicy, PolicyCompiler, Reasons};
+use model::policy::generate::{Random, case, documents, packet, state};
+use model::policy::reference::{
+    AccessVerdict, Decision, EndpointId, Packet, Reason, evaluate, evaluate_access,
+};
+use model::policy::{AccessDirection, Direction, Object, PolicyState, Value};
+
+/// Pairs of a state and a packet.
+const PAIRS: u64 = if cfg!(debug_assertions) {
+    40_000
+} else {
+    1_050_000
+};
+const PACKETS_OF_A_STATE: u64 = 1500;
+
+/// Panics where the compiled policy and the reference differ about a packet.
+fn compare(
+    seed: (u64, u64),
+    state: &PolicyState,
+    compiled: &CompiledPolicy,
+    reasons: &Reasons,
+    (endpoint, direction, packet): &(EndpointId, Direction, Packet),
+) -> Reason {
+    let expected = evaluate(state, endpoint, *direction, packet);
+    let verdict = compiled.judge(endpoint, *direction, packet);
+    let decision = |judged: control::compile::policy::Judged| Decision {
+        allow: judged.allow,
+        reason: reasons
+            .reason(judged.rule)
+            .unwrap_or_else(|| panic!("{:?} has no reason", judged.rule))
+            .clone(),
+    };
+    let context = || format!("seed {seed:?}, {endpoint:?} {direction:?} {packet:?}");
+    assert_eq!(
+        decision(verdict.enforced),
+        expected.enforced,
+        "{}",
+        context()
+    );
+    assert_eq!(
+        decision(verdict.staged),
+        expected.staged,
+        "staged, {}",
+        context()
+    );
+    assert_eq!(verdict.untracked, expected.untracked, "{}", context());
+    // Of profiles, the reference reports no logs.
+    let logs: Vec<_> = verdict
+        .logs
+        .iter()
+        .filter_map(|rule| match reasons.reason(*rule) {
+            Some(Reason::Rule(rule)) => Some(rule.clone()),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(logs, expected.logs, "logs, {}", context());
+    expected.enforced.reason
+}
+
+#[test]
+fn verdicts_and_reasons_are_the_references() {
+    let begin = Instant::now();
+    let next = AtomicU64::new(0);
+    let pairs = AtomicU64::new(0);
+    let work = || {
+        let mut seen: BTreeMap<&'static str, u64> = BTreeMap::new();
+        while pairs.load(Ordering::Relaxed) < PAIRS {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            let mut random = Random::new(seed);
+            // Now and then a state with so many rules that classifiers take another form.
+            let (size, packets) = match seed % 50 {
+                49 => (150, 150),
+                _ => (1 + random.below(14), PACKETS_OF_A_STATE),
+            };
+            let state = state(seed, size);
+            let mut compiler = PolicyCompiler::new().expect("has memory");
+            let compiled = compiler.compile(&state, None).expect("fits");
+            for number in 0..packets {
+                let case = case(random.next(), &state).expect("a state has endpoints");
+                let reason = compare((seed, number), &state, &compiled, &compiler.reasons, &case);
+                *seen.entry(reason.as_str()).or_default() += 1;
+            }
+            pairs.fetch_add(packets, Ordering::Relaxed);
+        }
+        seen
+    };
+    let mut all: BTreeMap<&'static str, u64> = BTreeMap::new();
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..2).map(|_| scope.spawn(work)).collect();
+        for thread in threads {
+            for (reason, count) in thread.join().expect("compares") {
+                *all.entry(reason).or_default() += count;
+            }
+        }
+    });
+    println!(
+        "{} pairs of {} states agree in {:.1} s: {all:?}",
+        pairs.into_inner(),
+        next.into_inner(),
+        begin.elapsed().as_secs_f64()
+    );
+    let expected = [
+        "rule",
+        "end of tier",
+        "profile",
+        "missing profile",
+        "no policy or profile matches",
+        "no policy for forwarded traffic",
+        "failsafe port",
+        "neighbour discovery",
+        "from the workload's host",
+        "default action towards the host",
+        "encapsulated by a workload",
+    ];
+    for reason in expected {
+        assert!(all.contains_key(reason), "no case ended with {reason}");
+    }
+}
+
+/// One compiler follows a state as objects come and go; what it has compiled is what a new compiler makes of the same state.
+#[test]
+fn a_compiler_that_has_seen_other_states_gives_the_same_verdicts() {
+    let rounds = if cfg!(debug_assertions) { 60 } else { 400 };
+    let mut compiler = PolicyCompiler::new().expect("has memory");
+    let mut random = Random::new(7);
+    let mut objects: Vec<Object> = Vec::new();
+    let mut older: Option<(PolicyState, CompiledPolicy)> = None;
+    for round in 0..rounds {
+        // Objects of another state take the place of some.
+        for document in documents(random.next() % 40, 8) {
+            let object = Object::read(&document).expect("is valid");
+            if random.one_in(3) {
+                objects.retain(|known| known.id != object.id);
+                objects.push(object);
+            }
+        }
+        objects.retain(|_| !random.one_in(5));
+        let mut state = PolicyState::default();
+        for object in &objects {
+            state.insert(object.clone());
+        }
+        let compiled = compiler.compile(&state, None).expect("fits");
+        for number in 0..100 {
+            if let Some(case) = case(random.next(), &state) {
+                compare((round, number), &state, &compiled, &compiler.reasons, &case);
+            }
+            // The one before still says what it said: workers may be reading it.
+            if let Some((state, compiled)) = &older
+                && let Some(case) = case(random.next(), state)
+            {
+                compare((round, number), state, compiled, &compiler.reasons, &case);
+            }
+        }
+        older = Some((state, compiled));
+    }
+}
+
+/// A random rule of an access list.
+fn access_rule(random: &mut Random) -> Value {
+    let mut rule = vec![("action", Value::from(*random.pick(&["Permit", "deny"])))];
+    let protocol = *random.pick(&["TCP", "UDP", "ICMP", "ICMPv6", "SCTP", "47"]);
+    let permits = rule[0].1 == Value::from("Permit");
+    if random.one_in(2) {
+        rule.push(("protocol", protocol.into()));
+        let icmp = protocol.starts_with("ICMP");
+        if icmp && random.one_in(2) {
+            let types = match random.below(3) {
+                0 => Value::map::<&str>([]),
+                1 => Value::map([("type", (*random.pick(&[8, 128])).into())]),
+                _ => Value::map([("type", 8.into()), ("code", 0.into())]),
+            };
+            rule.push(("icmp", types));
+        }
+    }
+    let ported = rule.len() > 1 && !protocol.starts_with("ICMP") && protocol != "47";
+    for side in ["source", "destination"] {
+        let mut fields = Vec::new();
+        if random.one_in(2) {
+            let nets = [
+                "10.0.0.0/8",
+                "10.1.0.0/16",
+                "10.2.3.1",
+                "fd00::/16",
+                "0.0.0.0/0",
+            ];
+            fields.push((
+                "nets",
+                Value::texts([*random.pick(&nets), *random.pick(&nets)]),
+            ));
+        }
+        if ported && random.one_in(2) {
+            let ports = ["80", "0:81", "443:65535"];
+            fields.push(("ports", Value::texts([*random.pick(&ports)])));
+        }
+        rule.push((side, Value::map(fields)));
+    }
+    if random.one_in(6) {
+        rule.push(("ipVersion", (*random.pick(&[4, 6])).into()));
+    }
+    if permits && random.one_in(3) {
+        rule.push(("reflect", true.into()));
+    }
+    Value::map(rule)
+}
+
+#[test]
+fn access_lists_are_the_references() {
+    let states = if cfg!(debug_assertions) { 20 } else { 200 };
+    let mut outcomes = BTreeMap::new();
+    for seed in 0..states {
+        let mut random = Random::new(seed);
+        let mut state = state(seed, 3);
+        for index in 0..random.below(5) {
+            // Now and then so many that the classifier takes another form.
+            let rules = if random.one_in(10) { 700 } else { 8 };
+            let rules: Vec<_> = (0..rules).map(|_| access_rule(&mut random)).collect();
+            let mut spec = vec![
+                ("interface", Value::from(*random.pick(&["lan", "wan"]))),
+                (
+                    "direction",
+                    (*random.pick(&["Input", "Output", "Input"])).into(),
+                ),
+                ("rules", rules.into()),
+            ];
+            if random.one_in(2) {
+                spec.push((
+                    "order",
+                    Value::Integer(i64::try_from(random.below(3)).unwrap()),
+                ));
+            }
+            let name = format!("list{index}");
+            let document = Value::map([
+                ("apiVersion", "oncilla.io/v1".into()),
+                ("kind", "AccessList".into()),
+                ("metadata", Value::map([("name", name.into())])),
+                ("spec", Value::map(spec)),
+            ]);
+            state.insert(Object::read(&document).unwrap_or_else(|error| panic!("{error}")));
+        }
+        let mut compiler = PolicyCompiler::new().expect("has memory");
+        let compiled = compiler.compile(&state, None).expect("fits");
+        for _ in 0..1000 {
+            let packet = packet(random.next(), &state);
+            for interface in ["lan", "wan", "other"] {
+                for direction in [AccessDirection::Input, AccessDirection::Output] {
+                    let expected = evaluate_access(&state, interface, direction, &packet);
+                    let judged = compiled.judge_access(interface, direction, &packet);
+                    let judged = judged.map(|access| AccessVerdict {
+                        allow: access.judged.allow,
+                        reflect: access.reflect,
+                        rule: match compiler.reasons.cause(access.judged.rule) {
+                            Some(Cause::Access { rule, .. }) => rule.clone(),
+                            other => panic!("{other:?} is no rule of an access list"),
+                        },
+                    });
+                    assert_eq!(judged, expected, "seed {seed}, {interface}, {packet:?}");
+                    let outcome = expected.map(|verdict| (verdict.allow, verdict.reflect));
+                    *outcomes.entry(outcome).or_insert(0) += 1;
+                }
+            }
+        }
+    }
+    println!("{outcomes:?}");
+    assert_eq!(outcomes.len(), 4, "nothing, denied, permitted, tracked");
+}
