@@ -11,6 +11,7 @@ const DECLARATIVE: &[&str] = &[
     "route",
     "neighbour",
     "vrf",
+    "policy",
 ];
 
 /// Families whose messages are only ever printed.

@@ -21,6 +21,9 @@ const METADATA_LIMIT: usize = 256 * 1024;
 ///
 /// Everything that is wrong with it, never empty.
 pub fn to_model(object: &Object) -> Result<(ObjectKey, ObjectSpec), Vec<v1::SpecError>> {
+    if let Some(Spec::Document(document)) = &object.spec {
+        return from_document(object, &document.json);
+    }
     let mut fields = Fields {
         object,
         errors: Vec::new(),
@@ -33,6 +36,52 @@ pub fn to_model(object: &Object) -> Result<(ObjectKey, ObjectSpec), Vec<v1::Spec
             Ok((ObjectKey::new(kind, name), spec))
         }
         _ => Err(fields.errors),
+    }
+}
+
+/// An object of policy, from its document.
+fn from_document(
+    object: &Object,
+    json: &str,
+) -> Result<(ObjectKey, ObjectSpec), Vec<v1::SpecError>> {
+    let wrong = |field: &str, message: String| v1::SpecError {
+        object: Some(object.key()),
+        field: field.to_owned(),
+        message,
+    };
+    let value = crate::yaml::value_of_json(json)
+        .map_err(|error| vec![wrong("", format!("the document is no JSON: {error}"))])?;
+    let read = model::policy::Object::read(&value).map_err(|errors| {
+        let errors = errors.errors.into_iter();
+        errors
+            .map(|error| wrong(&error.field, error.message))
+            .collect::<Vec<_>>()
+    })?;
+    let key = ObjectKey::from(&read.id);
+    let mut errors = Vec::new();
+    if object.kind != key.kind.as_str() {
+        let message = format!(
+            "{:?}, but the document is of kind {}",
+            object.kind, key.kind
+        );
+        errors.push(wrong("kind", message));
+    }
+    if object.name() != key.name {
+        let message = format!("{:?}, but the document's is {:?}", object.name(), key.name);
+        errors.push(wrong("metadata.name", message));
+    }
+    if object.api_version != read.id.kind.api_version() {
+        let message = format!(
+            "{:?}, but the document's is {:?}",
+            object.api_version,
+            read.id.kind.api_version()
+        );
+        errors.push(wrong("apiVersion", message));
+    }
+    if errors.is_empty() {
+        Ok((key, ObjectSpec::Policy(Box::new(read))))
+    } else {
+        Err(errors)
     }
 }
 
@@ -142,7 +191,7 @@ impl Fields<'_> {
                 "kind",
                 format!(
                     "required: one of {}",
-                    Kind::ALL.map(Kind::as_str).join(", ")
+                    Kind::PLAIN.map(Kind::as_str).join(", ")
                 ),
             );
             None
@@ -197,6 +246,8 @@ impl Fields<'_> {
             Spec::Address(spec) => self.address(spec).map(ObjectSpec::Address),
             Spec::Route(spec) => self.route(spec).map(ObjectSpec::Route),
             Spec::Neighbour(spec) => self.neighbour(spec).map(ObjectSpec::Neighbour),
+            // Taken apart before.
+            Spec::Document(_) => None,
             Spec::Vrf(spec) => Some(ObjectSpec::Vrf(Vrf {
                 description: spec.description.clone(),
             })),

@@ -8,11 +8,12 @@ use std::path::{Path, PathBuf};
 
 use control_api::v1::{self, Object, object::Spec};
 use model::Kind;
+use model::policy::ResourceKind;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_path_to_error::Segment;
 
-pub use raw::{Raw, load_raw, load_raw_paths};
+pub use raw::{Raw, load_raw, load_raw_paths, value_of_json};
 
 /// Bytes of the largest file.
 const FILE_LIMIT: u64 = 64 * 1024 * 1024;
@@ -232,6 +233,8 @@ fn split(text: &str) -> Vec<Part<'_>> {
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Head {
+    #[serde(rename = "apiVersion")]
+    api_version: serde_json::Value,
     kind: serde_json::Value,
     metadata: serde_json::Value,
 }
@@ -273,16 +276,24 @@ fn parse(part: &Part<'_>, origin: &Origin) -> Result<Vec<Object>, Box<LoadError>
     };
     let head: Head = from_yaml(part.text).map_err(|problem| wrong("", problem))?;
     let object = head.describe();
-    if head.kind == LIST {
+    if head.kind.as_str().is_some_and(raw::is_list) {
+        // What is of policy's kinds is read from its value.
+        let values = raw::parse(part, origin)?;
         let list: List = from_yaml(part.text).map_err(|problem| wrong(&object, problem))?;
         return list
             .items
             .into_iter()
+            .zip(values)
             .enumerate()
-            .map(|(index, item)| {
+            .map(|(index, (item, raw))| {
+                if let Some(document) = raw::document(&raw.value) {
+                    return Ok(document);
+                }
+                let part = |name| item.get(name).cloned().unwrap_or_default();
                 let inner = Head {
-                    kind: item.get("kind").cloned().unwrap_or_default(),
-                    metadata: item.get("metadata").cloned().unwrap_or_default(),
+                    api_version: part("apiVersion"),
+                    kind: part("kind"),
+                    metadata: part("metadata"),
                 };
                 typed(&inner, &Json(item)).map_err(|problem| {
                     let separator = if problem.field.is_empty() { "" } else { "." };
@@ -292,12 +303,27 @@ fn parse(part: &Part<'_>, origin: &Origin) -> Result<Vec<Object>, Box<LoadError>
             })
             .collect();
     }
+    if head.is_document() {
+        let values = raw::parse(part, origin)?;
+        return Ok(values
+            .iter()
+            .filter_map(|raw| raw::document(&raw.value))
+            .collect());
+    }
     typed(&head, &Yaml(part.text))
         .map(|object| vec![object])
         .map_err(|problem| wrong(&object, problem))
 }
 
 impl Head {
+    /// Whether it is of one of policy's kinds.
+    fn is_document(&self) -> bool {
+        match (self.api_version.as_str(), self.kind.as_str()) {
+            (Some(version), Some(kind)) => ResourceKind::of(version, kind).is_some(),
+            _ => false,
+        }
+    }
+
     fn describe(&self) -> String {
         let name = self
             .metadata
@@ -358,7 +384,8 @@ fn typed(head: &Head, source: &impl Source) -> Result<Object, Problem> {
             .parse::<Kind>()
             .map_err(|error| Problem::at("kind", error.to_string()))?,
         serde_json::Value::Null => {
-            let known = Kind::ALL.map(Kind::as_str).join(", ");
+            let known: Vec<_> = Kind::all().map(Kind::as_str).collect();
+            let known = known.join(", ");
             return Err(Problem::at("kind", format!("required: one of {known}")));
         }
         other => return Err(Problem::at("kind", format!("{other} is no kind"))),
@@ -369,6 +396,10 @@ fn typed(head: &Head, source: &impl Source) -> Result<Object, Problem> {
         Kind::Address => manifest(source, Spec::Address),
         Kind::Route => manifest(source, Spec::Route),
         Kind::Neighbour => manifest(source, Spec::Neighbour),
+        Kind::Policy(kind) => Err(Problem::at(
+            "apiVersion",
+            format!("for kind {kind} it must be {}", kind.api_version()),
+        )),
     }
 }
 

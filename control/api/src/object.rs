@@ -1,15 +1,39 @@
 //! Objects: what the generated code cannot know, because `spec` depends on `kind`.
 
-use serde::ser::{Serialize, SerializeStruct, Serializer};
+use serde::ser::{Error, Serialize, SerializeStruct, Serializer};
 use std::fmt;
 
-use crate::v1::{Metadata, Object, ObjectKey, object::Spec};
+use crate::v1::{DocumentSpec, Metadata, Object, ObjectKey, object::Spec};
 
 /// The `apiVersion` of our own kinds.
 pub const API_VERSION: &str = "oncilla.io/v1";
 
 /// Every kind, in the order in which objects depend on each other.
-pub const KINDS: &[&str] = &["Vrf", "Interface", "Address", "Route", "Neighbour"];
+pub const KINDS: &[&str] = &[
+    "Vrf",
+    "Interface",
+    "Address",
+    "Route",
+    "Neighbour",
+    "Tier",
+    "GlobalNetworkPolicy",
+    "NetworkPolicy",
+    "StagedGlobalNetworkPolicy",
+    "StagedNetworkPolicy",
+    "StagedKubernetesNetworkPolicy",
+    "KubernetesNetworkPolicy",
+    "KubernetesClusterNetworkPolicy",
+    "Profile",
+    "NetworkSet",
+    "GlobalNetworkSet",
+    "HostEndpoint",
+    "WorkloadEndpoint",
+    "FelixConfiguration",
+    "Namespace",
+    "ServiceAccount",
+    "EndpointSlice",
+    "AccessList",
+];
 
 impl Object {
     /// An object of the kind that the specification belongs to.
@@ -33,6 +57,19 @@ impl Object {
         }
     }
 
+    /// An object of policy: the key's kind and name, the document's API version, and the document in JSON.
+    pub fn document(key: ObjectKey, api_version: impl Into<String>, json: String) -> Self {
+        Self {
+            api_version: api_version.into(),
+            kind: key.kind,
+            metadata: Some(Metadata {
+                name: key.name,
+                ..Metadata::default()
+            }),
+            spec: Some(Spec::Document(DocumentSpec { json })),
+        }
+    }
+
     /// Its name; empty where the client sent none.
     pub fn name(&self) -> &str {
         self.metadata
@@ -50,7 +87,7 @@ impl Object {
 }
 
 impl Spec {
-    /// The kind that the specification belongs to.
+    /// The kind that the specification belongs to; `Document` for those that are read from one.
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Interface(_) => "Interface",
@@ -58,6 +95,7 @@ impl Spec {
             Self::Route(_) => "Route",
             Self::Neighbour(_) => "Neighbour",
             Self::Vrf(_) => "Vrf",
+            Self::Document(_) => "Document",
         }
     }
 }
@@ -69,9 +107,14 @@ impl fmt::Display for ObjectKey {
     }
 }
 
-/// The Kubernetes shape: `apiVersion`, `kind`, `metadata`, `spec`.
+/// The Kubernetes shape: `apiVersion`, `kind`, `metadata`, `spec`; of a document, the document.
 impl Serialize for Object {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if let Some(Spec::Document(document)) = &self.spec {
+            let value: serde_json::Value =
+                serde_json::from_str(&document.json).map_err(S::Error::custom)?;
+            return value.serialize(serializer);
+        }
         let mut object = serializer.serialize_struct("Object", 4)?;
         object.serialize_field("apiVersion", &self.api_version)?;
         object.serialize_field("kind", &self.kind)?;
@@ -85,7 +128,7 @@ impl Serialize for Object {
             Some(Spec::Route(spec)) => object.serialize_field("spec", spec)?,
             Some(Spec::Neighbour(spec)) => object.serialize_field("spec", spec)?,
             Some(Spec::Vrf(spec)) => object.serialize_field("spec", spec)?,
-            None => object.skip_field("spec")?,
+            Some(Spec::Document(_)) | None => object.skip_field("spec")?,
         }
         object.end()
     }

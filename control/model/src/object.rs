@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use crate::error::invalid;
+use crate::policy::{self, ResourceId, ResourceKind};
 use crate::{Address, Interface, Invalid, Neighbour, Route, Vrf};
 
 /// The kinds of objects, in the order in which they depend on each other.
@@ -19,11 +20,13 @@ pub enum Kind {
     Route,
     /// A static neighbour.
     Neighbour,
+    /// Something that policy is made of.
+    Policy(ResourceKind),
 }
 
 impl Kind {
-    /// All of them.
-    pub const ALL: [Self; 5] = [
+    /// Those that are not [`Kind::Policy`].
+    pub const PLAIN: [Self; 5] = [
         Self::Vrf,
         Self::Interface,
         Self::Address,
@@ -31,7 +34,13 @@ impl Kind {
         Self::Neighbour,
     ];
 
-    /// As objects write it: `Interface`.
+    /// All of them.
+    pub fn all() -> impl Iterator<Item = Self> {
+        let policy = ResourceKind::ALL.into_iter().map(|(kind, ..)| kind);
+        Self::PLAIN.into_iter().chain(policy.map(Self::Policy))
+    }
+
+    /// As keys write it: `Interface`. No two kinds have the same: Kubernetes' policies have theirs in front.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Vrf => "Vrf",
@@ -39,6 +48,7 @@ impl Kind {
             Self::Address => "Address",
             Self::Route => "Route",
             Self::Neighbour => "Neighbour",
+            Self::Policy(kind) => kind.unique(),
         }
     }
 }
@@ -52,14 +62,13 @@ impl fmt::Display for Kind {
 impl FromStr for Kind {
     type Err = Invalid;
 
-    /// Exactly as objects write it.
+    /// Exactly as keys write it.
     fn from_str(text: &str) -> Result<Self, Invalid> {
-        Self::ALL
-            .into_iter()
+        Self::all()
             .find(|kind| kind.as_str() == text)
             .ok_or_else(|| {
-                let known = Self::ALL.map(Self::as_str).join(", ");
-                invalid!("{text:?} is no kind; there are {known}")
+                let known: Vec<_> = Self::all().map(Self::as_str).collect();
+                invalid!("{text:?} is no kind; there are {}", known.join(", "))
             })
     }
 }
@@ -69,7 +78,7 @@ impl FromStr for Kind {
 pub struct ObjectKey {
     /// Its kind.
     pub kind: Kind,
-    /// Its name, unique within the kind.
+    /// Its name, unique within the kind; `namespace/name` where the kind has namespaces.
     pub name: String,
 }
 
@@ -80,6 +89,32 @@ impl ObjectKey {
             kind,
             name: name.into(),
         }
+    }
+
+    /// What the policy state calls the object; `None` for other kinds.
+    pub fn resource(&self) -> Option<ResourceId> {
+        let Kind::Policy(kind) = self.kind else {
+            return None;
+        };
+        let (namespace, name) = match self.name.split_once('/') {
+            Some((namespace, name)) => (Some(namespace.into()), name),
+            None => (None, self.name.as_str()),
+        };
+        Some(ResourceId {
+            kind,
+            namespace,
+            name: name.into(),
+        })
+    }
+}
+
+impl From<&ResourceId> for ObjectKey {
+    fn from(id: &ResourceId) -> Self {
+        let name = match &id.namespace {
+            Some(namespace) => format!("{namespace}/{}", id.name),
+            None => id.name.to_string(),
+        };
+        Self::new(Kind::Policy(id.kind), name)
     }
 }
 
@@ -103,6 +138,8 @@ pub enum ObjectSpec {
     Route(Route),
     /// Of kind [`Kind::Neighbour`].
     Neighbour(Neighbour),
+    /// Of kind [`Kind::Policy`], with its own name.
+    Policy(Box<policy::Object>),
 }
 
 impl ObjectSpec {
@@ -114,6 +151,7 @@ impl ObjectSpec {
             Self::Address(_) => Kind::Address,
             Self::Route(_) => Kind::Route,
             Self::Neighbour(_) => Kind::Neighbour,
+            Self::Policy(object) => Kind::Policy(object.id.kind),
         }
     }
 }

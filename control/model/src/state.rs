@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::policy::PolicyState;
 use crate::{
     Address, DeviceName, Interface, InterfaceKind, InterfaceName, Invalid, Kind, Neighbour,
     ObjectKey, ObjectName, ObjectSpec, Route, SpecError, Vrf, VrfName, validate,
@@ -20,6 +21,8 @@ pub struct DesiredState {
     pub routes: BTreeMap<ObjectName, Route>,
     /// Static neighbours by object name.
     pub neighbours: BTreeMap<ObjectName, Neighbour>,
+    /// What may pass: policies, endpoints, and what they speak of.
+    pub policy: PolicyState,
 }
 
 impl DesiredState {
@@ -51,6 +54,13 @@ impl DesiredState {
             ObjectSpec::Neighbour(neighbour) => {
                 self.neighbours.insert(ObjectName::new(name)?, neighbour);
             }
+            ObjectSpec::Policy(object) => {
+                let own = ObjectKey::from(&object.id).name;
+                if own != name {
+                    return Err(Invalid(format!("the object's own name is {own:?}")));
+                }
+                self.policy.insert(*object);
+            }
         }
         Ok(())
     }
@@ -64,6 +74,7 @@ impl DesiredState {
             Kind::Address => self.addresses.remove(name).is_some(),
             Kind::Route => self.routes.remove(name).is_some(),
             Kind::Neighbour => self.neighbours.remove(name).is_some(),
+            Kind::Policy(_) => key.resource().is_some_and(|id| self.policy.remove(&id)),
         }
     }
 
@@ -76,6 +87,7 @@ impl DesiredState {
             Kind::Address => self.addresses.contains_key(name),
             Kind::Route => self.routes.contains_key(name),
             Kind::Neighbour => self.neighbours.contains_key(name),
+            Kind::Policy(_) => key.resource().is_some_and(|id| self.policy.contains(&id)),
         }
     }
 
@@ -87,6 +99,7 @@ impl DesiredState {
             Kind::Address => self.addresses.len(),
             Kind::Route => self.routes.len(),
             Kind::Neighbour => self.neighbours.len(),
+            Kind::Policy(kind) => self.policy.count(kind),
         }
     }
 
@@ -150,6 +163,11 @@ impl DesiredState {
             &self.neighbours,
             &mut changes,
         );
+        let (upserted, deleted) = self.policy.changes_since(&previous.policy);
+        changes
+            .upserted
+            .extend(upserted.iter().map(ObjectKey::from));
+        changes.deleted.extend(deleted.iter().map(ObjectKey::from));
         changes
     }
 

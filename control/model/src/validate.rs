@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 
+use crate::policy::ResourceKind;
 use crate::{
     Address, Changes, Connected, DesiredState, Interface, InterfaceKind, InterfaceName, Kind, Mtu,
     NextHop, ObjectKey, ObjectName, Route, RouteType, SpecError, VrfName,
@@ -22,6 +23,7 @@ pub(crate) fn validate(state: &DesiredState, changes: &Changes) -> Result<(), Ve
     check.overlaps();
     check.routes();
     check.neighbours();
+    check.policy();
     check.finish()
 }
 
@@ -154,6 +156,24 @@ impl<'a> Check<'a> {
                             address.interface
                         ),
                     ),
+                );
+            }
+        }
+    }
+
+    fn policy(&mut self) {
+        if let Err(errors) = self.state.policy.validate() {
+            self.errors.extend(errors.into_iter().map(|(id, error)| {
+                SpecError::new(ObjectKey::from(&id), error.field, error.message)
+            }));
+        }
+        for (name, list) in &self.state.policy.access_lists {
+            if !self.state.interfaces.contains_key(&list.interface) {
+                let kind = Kind::Policy(ResourceKind::AccessList);
+                self.missing(
+                    ObjectKey::new(kind, name.as_ref()),
+                    "spec.interface",
+                    ObjectKey::new(Kind::Interface, list.interface.as_str()),
                 );
             }
         }

@@ -42,10 +42,10 @@ pub(crate) struct ApplyArgs {
 /// Arguments of `oncilla get`.
 #[derive(Debug, Args)]
 pub(crate) struct GetArgs {
-    /// `interface`, `address`, `route`, `neighbour`, `vrf`, or `all`.
+    /// `interface`, `address`, `route`, `neighbour`, `vrf`, a kind of policy such as `networkpolicy`, or `all`.
     #[arg(value_parser = kind_or_all)]
     kind: &'static str,
-    /// One object's name; all of the kind without it.
+    /// One object's name (`namespace/name` where the kind has namespaces); all of the kind without it.
     name: Option<String>,
     /// How to print.
     #[arg(short, long, value_enum, default_value_t)]
@@ -67,7 +67,7 @@ enum GetOutput {
 /// Arguments of `oncilla delete`.
 #[derive(Debug, Args)]
 pub(crate) struct DeleteArgs {
-    /// `interface`, `address`, `route`, `neighbour` or `vrf`.
+    /// `interface`, `address`, `route`, `neighbour`, `vrf`, or a kind of policy such as `networkpolicy`.
     #[arg(value_parser = kind, required_unless_present = "files", requires = "names", conflicts_with = "files")]
     kind: Option<&'static str>,
     /// The objects' names.
@@ -242,7 +242,11 @@ fn kind(text: &str) -> Result<&'static str, String> {
     let lower = text.to_lowercase().replace("neighbor", "neighbour");
     let known = KINDS.iter().find(|kind| {
         let kind = kind.to_lowercase();
-        lower == kind || lower == format!("{kind}s") || lower == format!("{kind}es")
+        let ies = kind.strip_suffix('y').map(|stem| format!("{stem}ies"));
+        lower == kind
+            || lower == format!("{kind}s")
+            || lower == format!("{kind}es")
+            || Some(&lower) == ies.as_ref()
     });
     known
         .copied()
@@ -419,7 +423,41 @@ fn summary(object: &Object) -> String {
                 spec.address, spec.mac_address, spec.interface
             )
         }
+        Some(Spec::Document(spec)) => document_summary(&spec.json),
     }
+}
+
+/// What says most about an object of policy.
+fn document_summary(json: &str) -> String {
+    const FIELDS: [&str; 8] = [
+        "node",
+        "interfaceName",
+        "interface",
+        "direction",
+        "tier",
+        "order",
+        "selector",
+        "ipNetworks",
+    ];
+    let document: serde_json::Value = serde_json::from_str(json).unwrap_or_default();
+    let text = |value: &serde_json::Value| match value {
+        serde_json::Value::String(text) => text.clone(),
+        serde_json::Value::Array(list) => {
+            let texts: Vec<_> = list.iter().filter_map(serde_json::Value::as_str).collect();
+            texts.join(", ")
+        }
+        other => other.to_string(),
+    };
+    let fields: Vec<_> = FIELDS
+        .iter()
+        .filter_map(|field| {
+            Some(format!(
+                "{field} {}",
+                text(document.get("spec")?.get(field)?)
+            ))
+        })
+        .collect();
+    fields.join(" ")
 }
 
 #[cfg(test)]
@@ -438,6 +476,9 @@ mod tests {
             ("vrf", "Vrf"),
             ("vrfs", "Vrf"),
             ("routes", "Route"),
+            ("networkpolicies", "NetworkPolicy"),
+            ("GlobalNetworkPolicy", "GlobalNetworkPolicy"),
+            ("accesslists", "AccessList"),
         ] {
             assert_eq!(kind(text), Ok(expected));
         }

@@ -41,6 +41,9 @@ pub(crate) struct Args {
     /// allow it, workers run like others.
     #[arg(long, value_name = "NICE", default_value_t = -10, allow_hyphen_values = true, value_parser = clap::value_parser!(i32).range(-20..=19))]
     nice: i32,
+    /// The name of this node, by which endpoints of policy say where they are; the host's name without it.
+    #[arg(long, value_name = "NAME")]
+    node: Option<String>,
     /// What to log: `error`, `warn`, `info`, `debug`, or a filter such as `warn,control=debug`.
     #[arg(long, default_value = "info")]
     log: EnvFilter,
@@ -65,6 +68,10 @@ pub(crate) fn run(args: Args, socket: PathBuf) -> anyhow::Result<()> {
     engine.engine.burst = usize::from(args.burst);
     engine.engine.idle = args.poll;
     engine.engine.nice = Some(args.nice);
+    engine.node = match args.node {
+        Some(node) => node,
+        None => host_name().context("the host has no name: give one with --node")?,
+    };
     if args.hugepages {
         engine.engine.pages = Pages::Reserved;
     }
@@ -104,6 +111,11 @@ pub(crate) fn run(args: Args, socket: PathBuf) -> anyhow::Result<()> {
     pool.audit()
         .map_err(anyhow::Error::msg)
         .context("the buffer pool is not balanced")
+}
+
+fn host_name() -> std::io::Result<String> {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname")?;
+    Ok(name.trim().to_lowercase())
 }
 
 fn idle(text: &str) -> Result<Idle, String> {

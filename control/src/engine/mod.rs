@@ -5,6 +5,7 @@
 //! telemetry.
 
 mod observe;
+mod policy;
 mod telemetry;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,6 +18,7 @@ use std::time::Duration;
 use dataplane::{Clock, Engine, EngineConfig, EngineError, Event, PortId, Queue, WorkerId};
 pub use dataplane::{Idle, Pages};
 use graph_nodes::fib::{FibError, ForwardingSize, ForwardingWriter, RouteTarget, link_header};
+use graph_nodes::policy::Policy;
 use graph_nodes::punt::Punt;
 use graph_nodes::{IcmpLimits, Snapshot, WorkerState};
 use model::{
@@ -43,6 +45,8 @@ pub struct EngineOptions {
     pub ip4_groups: u32,
     /// Limits on ICMP errors.
     pub icmp: IcmpLimits,
+    /// The name of this node, by which endpoints of policy say where they are.
+    pub node: String,
 }
 
 impl Default for EngineOptions {
@@ -52,6 +56,7 @@ impl Default for EngineOptions {
             forwarding: ForwardingSize::default(),
             ip4_groups: 16_384,
             icmp: IcmpLimits::default(),
+            node: "localhost".into(),
         }
     }
 }
@@ -90,6 +95,7 @@ struct State {
     sections: Sections,
     devices: BTreeMap<InterfaceName, Device>,
     prepared: Option<Prepared>,
+    policy: policy::PolicyKeeper,
     observers: observe::Observers,
 }
 
@@ -116,6 +122,7 @@ struct Prepared {
     generation: u64,
     numbering: Numbering,
     sections: Sections,
+    policy: Policy,
     /// Devices opened for it.
     opened: BTreeMap<InterfaceName, (Device, Vec<Box<dyn Queue>>)>,
 }
@@ -155,6 +162,7 @@ impl Gateway {
             sections: Sections::default(),
             devices: BTreeMap::new(),
             prepared: None,
+            policy: policy::PolicyKeeper::new(options.node),
             observers: observe::Observers::default(),
         };
         let slow_path = Arc::new(SlowPathThread {
@@ -309,11 +317,13 @@ impl State {
             error,
         })?;
         self.check_room(&sections)?;
+        let policy = self.prepare_policy(next, &numbering)?;
         self.prepared = Some(Prepared {
             desired: Arc::clone(next),
             generation,
             numbering,
             sections,
+            policy,
             opened,
         });
         Ok(())
@@ -446,12 +456,14 @@ impl State {
             generation,
             numbering,
             sections,
+            policy,
             opened,
         } = prepared;
         let old = std::mem::replace(&mut self.sections, sections);
         self.desired = desired;
         self.numbering = numbering;
         self.generation = generation;
+        self.policy.live = policy;
         let gone: Vec<(InterfaceName, PortId)> = self
             .devices
             .iter()
@@ -479,7 +491,7 @@ impl State {
             vrfs: vrf_list(&self.numbering, &self.forwarding),
             forwarding: self.forwarding.forwarding(),
             icmp: self.icmp,
-            policy: graph_nodes::policy::Policy::default(),
+            policy: self.policy.live.clone(),
         };
         let epoch = engine.publish(snapshot);
         engine.wait_live(epoch, LIVE_TIMEOUT).map_err(not_live)?;

@@ -4,8 +4,8 @@ use std::fmt;
 use std::path::PathBuf;
 
 use control_api::v1::Object;
-use model::Kind;
-use model::policy::Value;
+use model::policy::{ResourceId, ResourceKind, Value};
+use model::{Kind, ObjectKey};
 use serde::Deserialize;
 use serde::de::{self, Deserializer, MapAccess, SeqAccess, Visitor};
 
@@ -57,7 +57,7 @@ pub fn load_raw(text: &str, source: &str) -> Result<Vec<Raw>, Vec<LoadError>> {
     }
 }
 
-fn parse(part: &Part<'_>, origin: &Origin) -> Result<Vec<Raw>, Box<LoadError>> {
+pub(super) fn parse(part: &Part<'_>, origin: &Origin) -> Result<Vec<Raw>, Box<LoadError>> {
     let Written(value) = from_yaml(part.text).map_err(|problem| {
         Box::new(LoadError {
             source_name: origin.source.clone(),
@@ -73,7 +73,7 @@ fn parse(part: &Part<'_>, origin: &Origin) -> Result<Vec<Raw>, Box<LoadError>> {
         item,
         origin: origin.clone(),
     };
-    let is_list = text_of(&value, &["kind"]).is_some_and(|kind| kind.ends_with("List"));
+    let is_list = text_of(&value, &["kind"]).is_some_and(is_list);
     let Value::Map(mut map) = value else {
         return Ok(vec![raw(value, None)]);
     };
@@ -89,6 +89,34 @@ fn parse(part: &Part<'_>, origin: &Origin) -> Result<Vec<Raw>, Box<LoadError>> {
         }
         None => Ok(vec![raw(Value::Map(map), None)]),
     }
+}
+
+/// Whether a kind is that of lists of objects: `List`, or Kubernetes' `NetworkPolicyList` and the like.
+pub(super) fn is_list(kind: &str) -> bool {
+    kind.ends_with("List") && kind != ResourceKind::AccessList.as_str()
+}
+
+/// Reads JSON as documents are read.
+///
+/// # Errors
+///
+/// It is none.
+pub fn value_of_json(json: &str) -> Result<Value, serde_json::Error> {
+    serde_json::from_str(json).map(|Written(value)| value)
+}
+
+/// An object of policy, where the value is of one of its kinds.
+pub(super) fn document(value: &Value) -> Option<Object> {
+    let api_version = text_of(value, &["apiVersion"])?;
+    let kind = ResourceKind::of(api_version, text_of(value, &["kind"])?)?;
+    let metadata = |field| text_of(value, &["metadata", field]).map(Box::from);
+    let id = ResourceId {
+        kind,
+        namespace: metadata("namespace"),
+        name: metadata("name").unwrap_or_default(),
+    };
+    let key = crate::convert::from_key(&ObjectKey::from(&id));
+    Some(Object::document(key, api_version, value.to_string()))
 }
 
 impl Raw {
@@ -113,12 +141,13 @@ impl Raw {
     pub fn plain(&self) -> Option<Result<Object, LoadError>> {
         let kind = text_of(&self.value, &["kind"])?;
         let own = text_of(&self.value, &["apiVersion"]) == Some(control_api::API_VERSION);
-        if !own || kind.parse::<Kind>().is_err() {
+        let plain = Kind::PLAIN.iter().any(|plain| plain.as_str() == kind);
+        if !own || !plain {
             return None;
         }
         let head = Head {
             kind: kind.into(),
-            metadata: serde_json::Value::Null,
+            ..Head::default()
         };
         let name = text_of(&self.value, &["metadata", "name"]).unwrap_or_default();
         let object = serde_json::from_str(&self.value.to_string())
@@ -233,6 +262,9 @@ items: [{x: 1}, y]
 ---
 kind: Mesh
 items: [1]
+---
+kind: AccessList
+items: [1]
 ";
         let raw = load_raw(text, "f.yaml").unwrap();
         let values: Vec<String> = raw.iter().map(|raw| raw.value.to_string()).collect();
@@ -243,6 +275,7 @@ items: [1]
                 r#"{"x":1}"#,
                 r#""y""#,
                 r#"{"items":[1],"kind":"Mesh"}"#,
+                r#"{"items":[1],"kind":"AccessList"}"#,
             ]
         );
         let places: Vec<_> = raw
@@ -255,7 +288,8 @@ items: [1]
                 (1, 3, None),
                 (2, 5, Some(0)),
                 (2, 5, Some(1)),
-                (4, 10, None)
+                (4, 10, None),
+                (5, 13, None)
             ]
         );
         assert_eq!(

@@ -12,6 +12,7 @@ mod felix;
 #[cfg(any(test, feature = "generate"))]
 pub mod generate;
 mod id;
+mod inventory;
 mod kubernetes;
 mod network_policy;
 mod object;

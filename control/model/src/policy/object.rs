@@ -117,6 +117,14 @@ impl ResourceKind {
         self.row().2
     }
 
+    /// A name that no other kind has: Kubernetes' policies are called as Calico calls them, others as documents do.
+    pub fn unique(self) -> &'static str {
+        match self {
+            Self::Policy(kind) => kind.as_str(),
+            other => other.as_str(),
+        }
+    }
+
     fn row(self) -> (Self, &'static str, &'static str) {
         // The table holds every kind; the first row stands in only to have no panic here.
         Self::ALL

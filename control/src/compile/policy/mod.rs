@@ -9,6 +9,7 @@
 //!
 //! Steps 1, 2 and 4 depend on the state alone; only the tables remember what was in them.
 
+mod interfaces;
 mod judge;
 mod plan;
 mod programs;
@@ -26,6 +27,7 @@ use model::policy::{
     AccessDirection, Direction, EndpointToHost, Felix, Labels, NamespacedName, PolicyState,
 };
 
+pub use interfaces::{PolicyInterface, settings};
 pub use judge::{AccessJudged, Judged, Verdict};
 pub use reasons::{
     Cause, ENCAPSULATION, ENDPOINT_TO_HOST, FAILSAFE, FROM_HOST, NEIGHBOUR_DISCOVERY, NO_ENDPOINT,

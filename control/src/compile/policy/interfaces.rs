@@ -1,0 +1,140 @@
+//! Which interface has whose policy.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use graph_nodes::policy::{EndpointKind, InterfacePolicy, Lists, Settings};
+use ipnet::IpNet;
+use model::policy::{
+    DenyAction, EndpointToHost, Felix, NamespacedName, PolicyState, WorkloadEndpoint,
+};
+use tables::acl::Prefix;
+use tables::{Prefix4, Prefix6};
+
+use super::CompiledPolicy;
+use super::rules::prefix;
+
+/// Interfaces with such names lead to workloads, and are closed before it is known to which.
+const WORKLOAD_PREFIX: &str = "cali";
+
+/// An interface, as far as policy looks at it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PolicyInterface {
+    /// Its number.
+    pub number: u16,
+    /// Its name, by which endpoints and access lists call it.
+    pub name: Box<str>,
+    /// Its addresses, by which host endpoints may find it.
+    pub addresses: Vec<IpAddr>,
+}
+
+impl CompiledPolicy {
+    /// What the nodes read: by interface number. Empty where no interface has any policy.
+    pub fn interfaces(
+        &self,
+        state: &PolicyState,
+        node: &str,
+        interfaces: &[PolicyInterface],
+    ) -> Vec<Option<Arc<InterfacePolicy>>> {
+        let mut list = Vec::new();
+        for interface in interfaces {
+            let Some(policy) = self.interface(state, node, interface) else {
+                continue;
+            };
+            let number = usize::from(interface.number);
+            if list.len() <= number {
+                list.resize(number + 1, None);
+            }
+            list[number] = Some(Arc::new(policy));
+        }
+        list
+    }
+
+    fn interface(
+        &self,
+        state: &PolicyState,
+        node: &str,
+        interface: &PolicyInterface,
+    ) -> Option<InterfacePolicy> {
+        let name = &*interface.name;
+        let none = InterfacePolicy {
+            kind: EndpointKind::None,
+            closed: false,
+            lists: Lists::default(),
+            staged: None,
+            sources4: Vec::new(),
+            sources6: Vec::new(),
+            access: self.access.get(name).cloned().unwrap_or_default(),
+        };
+        if let Some((id, workload)) = workload_of(state, node, name) {
+            let endpoint = self.workloads.get(id);
+            let (sources4, sources6) = sources(workload);
+            return Some(InterfacePolicy {
+                kind: EndpointKind::Workload,
+                closed: endpoint.is_none(),
+                lists: endpoint
+                    .map(|endpoint| endpoint.lists.clone())
+                    .unwrap_or_default(),
+                staged: endpoint.and_then(|endpoint| endpoint.staged.clone()),
+                sources4,
+                sources6,
+                ..none
+            });
+        }
+        if name.starts_with(WORKLOAD_PREFIX) {
+            return Some(InterfacePolicy {
+                kind: EndpointKind::Workload,
+                closed: true,
+                ..none
+            });
+        }
+        let host = state.host_endpoint_of(node, name, &interface.addresses);
+        if let Some(endpoint) = host.and_then(|(name, _)| self.hosts.get(name)) {
+            return Some(InterfacePolicy {
+                kind: EndpointKind::Host,
+                lists: endpoint.lists.clone(),
+                staged: endpoint.staged.clone(),
+                ..none
+            });
+        }
+        none.access.iter().any(Option::is_some).then_some(none)
+    }
+}
+
+/// The workload behind a node's interface: the lowest by name of those that name it.
+fn workload_of<'a>(
+    state: &'a PolicyState,
+    node: &str,
+    interface: &str,
+) -> Option<(&'a NamespacedName, &'a WorkloadEndpoint)> {
+    state
+        .workload_endpoints
+        .iter()
+        .find(|(_, workload)| &*workload.node == node && &*workload.interface == interface)
+}
+
+/// What a workload may send from: its addresses, further prefixes, and what hosts say before they have an address (RFC 2131, RFC 4861).
+fn sources(workload: &WorkloadEndpoint) -> (Vec<Prefix4>, Vec<Prefix6>) {
+    let mut sources4: Vec<_> = Prefix4::around(0, 32).into_iter().collect();
+    let mut sources6: Vec<_> = [(0, 128), (0xfe80_u128 << 112, 10)]
+        .into_iter()
+        .filter_map(|(address, len)| Prefix6::around(address, len).ok())
+        .collect();
+    let own = workload.addresses.iter().map(|ip| IpNet::from(*ip));
+    for net in own.chain(workload.allowed_sources.iter().copied()) {
+        match prefix(&net) {
+            Prefix::V4(prefix) => sources4.push(prefix),
+            Prefix::V6(prefix) => sources6.push(prefix),
+        }
+    }
+    (sources4, sources6)
+}
+
+/// A node's settings as the nodes of its graph read them.
+pub fn settings(felix: &Felix) -> Settings {
+    Settings {
+        reject: felix.deny_action == DenyAction::Reject,
+        reevaluate: felix.reevaluate_live_flows,
+        workload_to_host: felix.endpoint_to_host != EndpointToHost::Drop,
+    }
+}
