@@ -20,31 +20,33 @@ pub trait Border: Copy + Ord {
 impl Border for i32 {
     const PAD: Self = Self::MAX;
 
+    #[cfg(all(target_arch = "x86_64", target_feature = "avx2"))]
     #[inline(always)]
     fn count_below(node: &[Self; NODE], key: Self) -> usize {
-        #[cfg(all(target_arch = "x86_64", target_feature = "avx2"))]
-        {
-            use core::arch::x86_64::*;
-            // JUSTIFICATION: two compares for sixteen borders; the compiler's own code is three times as long.
-            // SAFETY: both loads lie within the 64 bytes of `node`; AVX2 is enabled for the whole build.
-            let (low, high) = unsafe {
-                let borders: *const __m256i = node.as_ptr().cast();
-                (
-                    _mm256_loadu_si256(borders),
-                    _mm256_loadu_si256(borders.add(1)),
-                )
-            };
-            // JUSTIFICATION: as above.
-            // SAFETY: register operations; AVX2 is enabled for the whole build.
-            return unsafe {
-                let key = _mm256_set1_epi32(key);
-                let below =
-                    _mm256_packs_epi32(_mm256_cmpgt_epi32(key, low), _mm256_cmpgt_epi32(key, high));
-                // Two bits of the mask for each border.
-                _mm256_movemask_epi8(below).count_ones() as usize / 2
-            };
+        use core::arch::x86_64::*;
+        // JUSTIFICATION: two compares for sixteen borders; the compiler's own code is three times as long.
+        // SAFETY: both loads lie within the 64 bytes of `node`; AVX2 is enabled for the whole build.
+        let (low, high) = unsafe {
+            let borders: *const __m256i = node.as_ptr().cast();
+            (
+                _mm256_loadu_si256(borders),
+                _mm256_loadu_si256(borders.add(1)),
+            )
+        };
+        // JUSTIFICATION: as above.
+        // SAFETY: register operations; AVX2 is enabled for the whole build.
+        unsafe {
+            let key = _mm256_set1_epi32(key);
+            let below =
+                _mm256_packs_epi32(_mm256_cmpgt_epi32(key, low), _mm256_cmpgt_epi32(key, high));
+            // Two bits of the mask for each border.
+            _mm256_movemask_epi8(below).count_ones() as usize / 2
         }
-        #[cfg(not(all(target_arch = "x86_64", target_feature = "avx2")))]
+    }
+
+    #[cfg(not(all(target_arch = "x86_64", target_feature = "avx2")))]
+    #[inline(always)]
+    fn count_below(node: &[Self; NODE], key: Self) -> usize {
         count_below_portable(node, key)
     }
 }
@@ -52,20 +54,22 @@ impl Border for i32 {
 impl Border for i16 {
     const PAD: Self = Self::MAX;
 
+    #[cfg(all(target_arch = "x86_64", target_feature = "avx2"))]
     #[inline(always)]
     fn count_below(node: &[Self; NODE], key: Self) -> usize {
-        #[cfg(all(target_arch = "x86_64", target_feature = "avx2"))]
-        {
-            use core::arch::x86_64::*;
-            // JUSTIFICATION: as for `i32`.
-            // SAFETY: the load covers the 32 bytes of `node`; AVX2 is enabled for the whole build.
-            return unsafe {
-                let borders = _mm256_loadu_si256(node.as_ptr().cast());
-                let below = _mm256_cmpgt_epi16(_mm256_set1_epi16(key), borders);
-                _mm256_movemask_epi8(below).count_ones() as usize / 2
-            };
+        use core::arch::x86_64::*;
+        // JUSTIFICATION: as for `i32`.
+        // SAFETY: the load covers the 32 bytes of `node`; AVX2 is enabled for the whole build.
+        unsafe {
+            let borders = _mm256_loadu_si256(node.as_ptr().cast());
+            let below = _mm256_cmpgt_epi16(_mm256_set1_epi16(key), borders);
+            _mm256_movemask_epi8(below).count_ones() as usize / 2
         }
-        #[cfg(not(all(target_arch = "x86_64", target_feature = "avx2")))]
+    }
+
+    #[cfg(not(all(target_arch = "x86_64", target_feature = "avx2")))]
+    #[inline(always)]
+    fn count_below(node: &[Self; NODE], key: Self) -> usize {
         count_below_portable(node, key)
     }
 }
