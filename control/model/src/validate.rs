@@ -171,7 +171,7 @@ impl<'a> Check<'a> {
             if !self.state.interfaces.contains_key(&list.interface) {
                 let kind = Kind::Policy(ResourceKind::AccessList);
                 self.missing(
-                    ObjectKey::new(kind, name.as_ref()),
+                    ObjectKey::new(kind, &**name),
                     "spec.interface",
                     ObjectKey::new(Kind::Interface, list.interface.as_str()),
                 );

@@ -6,7 +6,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use clap::Args as ClapArgs;
-use control::policy::{Explainer, Question, direction, endpoint, load, read_line, read_packet};
+use control::client::Client;
+use control::policy::{
+    Explainer, PolicyState, Question, direction, endpoint, load, read_line, read_packet, state_of,
+};
 
 use crate::table::{Output, write_out};
 
@@ -15,7 +18,8 @@ use crate::table::{Output, write_out};
 pub(crate) struct Args {
     /// A file of objects (YAML or JSON), a directory of them, or `-` for standard input; may be repeated. Calico's kinds
     /// (projectcalico.org/v3), Kubernetes' NetworkPolicy, ClusterNetworkPolicy, Namespace, ServiceAccount and EndpointSlice, and our AccessList.
-    #[arg(short = 'f', long = "file", value_name = "PATH", required = true)]
+    /// Without it, the daemon's objects.
+    #[arg(short = 'f', long = "file", value_name = "PATH")]
     files: Vec<PathBuf>,
     /// Whose policy judges: a workload (`namespace/name` or `name`) or a host endpoint (`name`).
     #[arg(long, value_name = "NAME", required_unless_present = "packets")]
@@ -52,24 +56,46 @@ pub(crate) struct Args {
 /// Bytes of the longest line of `--packets`.
 const LINE_LIMIT: u64 = 64 * 1024;
 
-/// Explains.
+impl Args {
+    /// Whether a daemon has to be asked for the objects.
+    pub(crate) fn is_live(&self) -> bool {
+        self.files.is_empty()
+    }
+}
+
+/// Explains by what is in files.
 pub(crate) fn explain(args: &Args) -> anyhow::Result<()> {
-    let state = match load(&args.files) {
-        Ok(state) => state,
+    match load(&args.files) {
+        Ok(state) => answer(args, &state),
         Err(errors) => {
             let lines: Vec<_> = errors.iter().map(ToString::to_string).collect();
             bail!("{}", lines.join("\n"));
         }
-    };
+    }
+}
+
+/// Explains by what a daemon has.
+pub(crate) async fn live(client: &mut Client, args: Args) -> anyhow::Result<()> {
+    let (_, objects) = client.list(&[]).await?;
+    match state_of(&objects) {
+        Ok(state) => answer(&args, &state),
+        Err(errors) => {
+            let lines: Vec<_> = errors.iter().map(ToString::to_string).collect();
+            bail!("{}", lines.join("\n"));
+        }
+    }
+}
+
+fn answer(args: &Args, state: &PolicyState) -> anyhow::Result<()> {
     for (id, policy) in &state.policies {
         for note in &policy.notes {
             eprintln!("note: {}/{id}: {note}", id.kind);
         }
     }
     if let Some(path) = &args.packets {
-        let explainer = Explainer::new(&state)?;
+        let explainer = Explainer::new(state)?;
         return lines(path, &|line| {
-            let question = read_line(line, &state)?;
+            let question = read_line(line, state)?;
             Ok(serde_json::to_string(&explainer.answer(&question))?)
         });
     }
@@ -95,11 +121,11 @@ pub(crate) fn explain(args: &Args) -> anyhow::Result<()> {
         packet.pre_nat_destination_port = args.pre_nat_destination_port;
     }
     let question = Question {
-        endpoint: endpoint(&state, name).context("--endpoint")?,
+        endpoint: endpoint(state, name).context("--endpoint")?,
         direction: direction(way).context("--direction")?,
         packet,
     };
-    let explainer = Explainer::new(&state)?;
+    let explainer = Explainer::new(state)?;
     if args.output == Output::Json {
         let line = serde_json::to_string(&explainer.answer(&question))? + "\n";
         return write_out(line.as_bytes());

@@ -49,7 +49,7 @@ enum Command {
     Diff(objects::DiffArgs),
     /// Check files without a daemon, as if they were everything there is.
     Validate(objects::ValidateArgs),
-    /// Say what policies in files do with a packet, and which rule decides.
+    /// Say what policies do with a packet, and which rule decides.
     Explain(explain::Args),
     /// Show what the dataplane does.
     Show(show::Args),
@@ -84,7 +84,8 @@ fn dispatch(cli: Cli) -> anyhow::Result<()> {
         Command::Demo(args) => demo::demo(&args),
         Command::Run(args) => run::run(*args, socket),
         Command::Validate(args) => objects::validate(&args),
-        Command::Explain(args) => explain::explain(&args),
+        Command::Explain(args) if !args.is_live() => explain::explain(&args),
+        Command::Explain(args) => client(&socket, async |client| explain::live(client, args).await),
         Command::Completion { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "oncilla", &mut script);

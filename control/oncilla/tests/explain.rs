@@ -436,7 +436,6 @@ fn questions_that_make_no_sense_are_refused() {
     }
     // Wrong usage.
     for arguments in [
-        vec!["explain", "--packets", "-"],
         vec!["explain", "-f", "state.yaml", "--endpoint", "web-1"],
         vec![
             "explain",

@@ -89,6 +89,14 @@ async fn policies_are_objects_like_others() {
     );
     assert_eq!(out.lines().count(), 2, "Kubernetes' is another kind: {out}");
 
+    // The daemon's objects answer too.
+    let packet = r#"{"endpoint": "w", "direction": "ingress", "protocol": "tcp", "source": "10.0.0.1", "destination": "10.0.0.2", "sourcePort": 1, "destinationPort": 80}"#;
+    std::fs::write(path.join("packets.jsonl"), packet).unwrap();
+    assert_eq!(
+        oncilla(path, "explain --packets packets.jsonl").await.1,
+        "{\"verdict\":\"allow\",\"tier\":\"default\",\"policy\":\"blue/web\",\"rule\":0,\"stagedVerdict\":\"allow\"}\n"
+    );
+
     // What get prints, apply reads: nothing changes.
     for format in ["yaml", "json"] {
         let file = format!("all.{format}");

@@ -2,7 +2,7 @@
 
 use graph_nodes::policy::Policy;
 use model::policy::{PolicyState, ResourceId, ResourceKind};
-use model::{DesiredState, ObjectKey, SpecError};
+use model::{DesiredState, InterfaceName, ObjectKey, SpecError};
 
 use super::State;
 use crate::compile::Numbering;
@@ -77,7 +77,7 @@ impl State {
 }
 
 fn interfaces(state: &DesiredState, numbering: &Numbering) -> Vec<PolicyInterface> {
-    let addresses = |interface| {
+    let addresses = |interface: &InterfaceName| {
         let of = state
             .addresses
             .values()

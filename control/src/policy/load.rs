@@ -3,9 +3,39 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use control_api::v1::{self, object::Spec};
+use model::ObjectSpec;
 use model::policy::{Object, PolicyState, ResourceId};
 
+use crate::convert;
 use crate::yaml::{LoadError, Raw, load_raw_paths};
+
+/// The policy among a daemon's objects.
+///
+/// # Errors
+///
+/// Everything that is wrong: the daemon is of another version.
+pub fn state_of<'a>(
+    objects: impl IntoIterator<Item = &'a v1::Object>,
+) -> Result<PolicyState, Vec<v1::SpecError>> {
+    let mut state = PolicyState::default();
+    let mut errors = Vec::new();
+    for object in objects {
+        if !matches!(object.spec, Some(Spec::Document(_))) {
+            continue;
+        }
+        match convert::to_model(object) {
+            Ok((_, ObjectSpec::Policy(object))) => drop(state.insert(*object)),
+            Ok(_) => {}
+            Err(wrong) => errors.extend(wrong),
+        }
+    }
+    if errors.is_empty() {
+        Ok(state)
+    } else {
+        Err(errors)
+    }
+}
 
 /// Reads files, directories (their `*.yaml`, `*.yml` and `*.json`) and standard input (`-`): Calico's, Kubernetes' and our own kinds that say something
 /// about policy. Objects of our other kinds are checked and left out.

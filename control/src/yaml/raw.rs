@@ -116,7 +116,18 @@ pub(super) fn document(value: &Value) -> Option<Object> {
         name: metadata("name").unwrap_or_default(),
     };
     let key = crate::convert::from_key(&ObjectKey::from(&id));
-    Some(Object::document(key, api_version, value.to_string()))
+    let json = finite(value).to_string();
+    Some(Object::document(key, api_version, json))
+}
+
+/// With text in place of numbers that JSON does not have, so that they are refused rather than left out.
+fn finite(value: &Value) -> Value {
+    match value {
+        Value::Float(number) if !number.is_finite() => Value::Text(number.to_string()),
+        Value::List(list) => Value::List(list.iter().map(finite).collect()),
+        Value::Map(map) => Value::map(map.iter().map(|(key, value)| (key.clone(), finite(value)))),
+        other => other.clone(),
+    }
 }
 
 impl Raw {
