@@ -6,7 +6,7 @@ use graph_nodes::Snapshot;
 use graph_nodes::fib::ForwardingWriter;
 use ports::Template;
 
-use crate::forwarding;
+use crate::{forwarding, policy};
 
 /// A benchmark case. Names carry CSIT's suite name behind `pg-`: packet generator, no wire.
 #[derive(Clone, Copy)]
@@ -40,6 +40,22 @@ pub(crate) struct Setup {
     pub(crate) check: fn(port: usize, frame: &[u8]) -> bool,
     pub(crate) flows: u64,
     pub(crate) routes: u64,
+    /// Room in each worker's flow table; 0 for the default.
+    pub(crate) flow_table: u32,
+    /// Packets that pass before the clock counts: until all flows are known.
+    pub(crate) warm_up: u64,
+}
+
+/// A case of access lists: name, on output, entries that do not match, with tracking, addresses, ports.
+macro_rules! access {
+    ($name:literal, $out:literal, $deny:literal, $reflect:literal, $hosts:literal, $ports:literal) => {
+        Case {
+            name: $name,
+            description: "IPv4 forwarding through CSIT's access list, both ways: `sl` permits each packet, `sf` tracks flows",
+            default_frame: 64,
+            build: policy::access::<$out, $deny, $reflect, $hosts, $ports>,
+        }
+    };
 }
 
 /// All cases.
@@ -69,6 +85,61 @@ pub fn cases() -> &'static [Case] {
             default_frame: 68,
             build: forwarding::dot1q_ip4_base,
         },
+        access!("pg-iacl1sl-100flows", false, 1, false, 10, 10),
+        access!("pg-iacl1sl-10kflows", false, 1, false, 10, 1000),
+        access!("pg-iacl1sl-100kflows", false, 1, false, 100, 1000),
+        access!("pg-iacl1sf-100flows", false, 1, true, 10, 10),
+        access!("pg-iacl1sf-10kflows", false, 1, true, 10, 1000),
+        access!("pg-iacl1sf-100kflows", false, 1, true, 100, 1000),
+        access!("pg-iacl10sl-100flows", false, 10, false, 10, 10),
+        access!("pg-iacl10sl-10kflows", false, 10, false, 10, 1000),
+        access!("pg-iacl10sl-100kflows", false, 10, false, 100, 1000),
+        access!("pg-iacl10sf-100flows", false, 10, true, 10, 10),
+        access!("pg-iacl10sf-10kflows", false, 10, true, 10, 1000),
+        access!("pg-iacl10sf-100kflows", false, 10, true, 100, 1000),
+        access!("pg-iacl50sl-100flows", false, 50, false, 10, 10),
+        access!("pg-iacl50sl-10kflows", false, 50, false, 10, 1000),
+        access!("pg-iacl50sl-100kflows", false, 50, false, 100, 1000),
+        access!("pg-iacl50sf-100flows", false, 50, true, 10, 10),
+        access!("pg-iacl50sf-10kflows", false, 50, true, 10, 1000),
+        access!("pg-iacl50sf-100kflows", false, 50, true, 100, 1000),
+        access!("pg-oacl50sf-10kflows", true, 50, true, 10, 1000),
+        Case {
+            name: "pg-flow-64k",
+            description: "65,536 tracked connections, packets of both directions in random order",
+            default_frame: 64,
+            build: policy::flows::<1>,
+        },
+        Case {
+            name: "pg-flow-1m",
+            description: "1,048,576 tracked connections, packets of both directions in random order",
+            default_frame: 64,
+            build: policy::flows::<16>,
+        },
+        Case {
+            name: "pg-flow-4m",
+            description: "4,194,304 tracked connections, packets of both directions in random order",
+            default_frame: 64,
+            build: policy::flows::<64>,
+        },
+        Case {
+            name: "pg-policy-newflows-10rules",
+            description: "Every packet begins a flow: 10 rules about a set of 100,000 addresses; mpps is new flows per microsecond",
+            default_frame: 64,
+            build: policy::new_flows::<10>,
+        },
+        Case {
+            name: "pg-policy-newflows-1krules",
+            description: "Every packet begins a flow: 1000 rules about a set of 100,000 addresses; mpps is new flows per microsecond",
+            default_frame: 64,
+            build: policy::new_flows::<1000>,
+        },
+        Case {
+            name: "pg-policy-newflows-10krules",
+            description: "Every packet begins a flow: 10000 rules about a set of 100,000 addresses; mpps is new flows per microsecond",
+            default_frame: 64,
+            build: policy::new_flows::<10000>,
+        },
     ]
 }
 
@@ -76,7 +147,8 @@ pub fn cases() -> &'static [Case] {
 pub fn find(name: &str) -> Option<&'static Case> {
     let short = name
         .replace("pg-ethip4-", "pg-")
-        .replace("pg-ethip6-", "pg-");
+        .replace("pg-ethip6-", "pg-")
+        .replace("pg-ethip4udp-ip4base-", "pg-");
     cases().iter().find(|case| case.name == short)
 }
 

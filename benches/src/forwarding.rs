@@ -15,19 +15,23 @@ use crate::case::{Frames, Setup};
 /// IP protocol of the packets, as CSIT's.
 const PROTOCOL: u8 = 61;
 
-fn ours(port: usize) -> MacAddr {
+pub(crate) fn ours(port: usize) -> MacAddr {
     MacAddr::local(0x100 + port as u32)
 }
 
-fn peer(port: usize) -> MacAddr {
+pub(crate) fn peer(port: usize) -> MacAddr {
     MacAddr::local(0x200 + port as u32)
 }
 
 /// Two ports, or one VLAN on each, with their neighbour `.2` or `::2`.
-fn two_ports(tag: Option<u16>, nets: [IpAddr; 2], len: u8) -> (Snapshot, ForwardingWriter) {
+pub(crate) fn two_ports(
+    tag: Option<u16>,
+    nets: [IpAddr; 2],
+    len: u8,
+) -> (Snapshot, ForwardingWriter) {
     let size = ForwardingSize {
-        groups: 64,
-        adjacencies: 64,
+        groups: 512,
+        adjacencies: 512,
         buckets: 64,
     };
     let mut writer = ForwardingWriter::new(size, 1024);
@@ -104,11 +108,11 @@ fn second(net: IpAddr) -> IpAddr {
     }
 }
 
-fn expect<T, E: std::fmt::Display>(result: Result<T, E>) -> T {
+pub(crate) fn expect<T, E: std::fmt::Display>(result: Result<T, E>) -> T {
     result.unwrap_or_else(|error| unreachable!("a case of a few routes fits: {error}"))
 }
 
-const NETS4: [IpAddr; 2] = [
+pub(crate) const NETS4: [IpAddr; 2] = [
     IpAddr::V4(Ipv4Addr::new(10, 10, 10, 0)),
     IpAddr::V4(Ipv4Addr::new(20, 20, 20, 0)),
 ];
@@ -159,6 +163,8 @@ pub(crate) fn ip4_base(frames: Frames) -> Setup {
         check: check_ip4_base,
         flows: 506,
         routes: 2,
+        flow_table: 0,
+        warm_up: 0,
     }
 }
 
@@ -172,6 +178,8 @@ pub(crate) fn dot1q_ip4_base(frames: Frames) -> Setup {
         check: check_dot1q,
         flows: 506,
         routes: 2,
+        flow_table: 0,
+        warm_up: 0,
     }
 }
 
@@ -207,6 +215,8 @@ pub(crate) fn ip4_many_destinations(frames: Frames) -> Setup {
         check: check_ip4_many,
         flows: 131_072,
         routes: 2,
+        flow_table: 0,
+        warm_up: 0,
     }
 }
 
@@ -249,11 +259,13 @@ pub(crate) fn ip6_base(frames: Frames) -> Setup {
         check: check_ip6_base,
         flows: 506,
         routes: 2,
+        flow_table: 0,
+        warm_up: 0,
     }
 }
 
 /// The frame's Ethernet header is that of our port to its neighbour; what follows, with its type.
-fn behind_link(port: usize, frame: &[u8]) -> Option<(EtherType, &[u8])> {
+pub(crate) fn behind_link(port: usize, frame: &[u8]) -> Option<(EtherType, &[u8])> {
     let (ethernet, rest) = wire::EthernetHeader::parse(frame).ok()?;
     (ethernet.dst == peer(port) && ethernet.src == ours(port)).then_some((ethernet.ethertype, rest))
 }

@@ -8,6 +8,7 @@ mod case;
 mod forwarding;
 mod machine;
 mod measure;
+mod policy;
 
 pub use case::{Case, Frames, cases, find};
 pub use machine::{core_per_tick, fingerprint};

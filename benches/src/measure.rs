@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use dataplane::{Clock, Engine, EngineConfig, EngineError, Idle, Pages, PortId, Queue};
 use graph_nodes::{IcmpLimits, Snapshot, WorkerState};
 use ports::{GeneratorConfig, GeneratorError, GeneratorQueue};
+use tables::{FlowConfig, FlowTable};
 
 use crate::case::{Case, Frames, Setup};
 use crate::machine;
@@ -14,6 +15,9 @@ use crate::machine;
 const CHECKED: u64 = 50_000;
 /// Length of a window: so short that some windows fall between the disturbances of a shared machine.
 const WINDOW: Duration = Duration::from_millis(2);
+
+/// Flows that a case wants to be known before are waited for this long.
+const WARM_UP: Duration = Duration::from_secs(30);
 
 /// How cases are run.
 #[derive(Clone, Debug)]
@@ -156,6 +160,8 @@ pub fn run(
         writer,
         flows,
         routes,
+        flow_table,
+        warm_up,
         ..
     } = setup;
     let config = EngineConfig {
@@ -167,7 +173,7 @@ pub fn run(
         idle: Idle::Busy,
         ..EngineConfig::default()
     };
-    let state = |_| WorkerState::new(IcmpLimits::default());
+    let state = |_| worker_state(flow_table);
     let mut engine = Engine::start(&config, &graph_nodes::graph(), snapshot, state)?;
     for (port, templates) in ports.iter().enumerate() {
         let queues = (0..options.workers).map(|worker| {
@@ -181,6 +187,10 @@ pub fn run(
     }
     // Caches and branch predictors settle.
     std::thread::sleep(Duration::from_millis(300));
+    let patience = Instant::now() + WARM_UP;
+    while Window::now(&engine).packets < warm_up as f64 && Instant::now() < patience {
+        std::thread::sleep(WINDOW);
+    }
     let core_per_tick = machine::core_per_tick();
     // Ports are added one after the other: until the last is there, packets for it are dropped.
     let before = dropped(&engine);
@@ -220,6 +230,18 @@ pub fn run(
         verified: outcome.is_none(),
         fault: outcome,
     })
+}
+
+fn worker_state(flow_table: u32) -> WorkerState {
+    let state = WorkerState::new(IcmpLimits::default());
+    if flow_table == 0 {
+        return state;
+    }
+    match FlowTable::new(&FlowConfig::new(flow_table)) {
+        Ok(flows) => state.with_flows(flows),
+        // Then no flow is remembered, and the case says so.
+        Err(_) => state,
+    }
 }
 
 /// Counters at one moment, and their differences over a window.
@@ -337,6 +359,7 @@ fn verify(case: &Case, frames: Frames) -> Result<Option<String>, BenchError> {
         snapshot,
         writer,
         check,
+        flow_table,
         ..
     } = (case.build)(frames);
     let config = EngineConfig {
@@ -345,7 +368,7 @@ fn verify(case: &Case, frames: Frames) -> Result<Option<String>, BenchError> {
         clock: Clock::real(),
         ..EngineConfig::default()
     };
-    let state = |_| WorkerState::new(IcmpLimits::default());
+    let state = |_| worker_state(flow_table);
     let (mut engine, mut workers) = Engine::new(&config, &graph_nodes::graph(), snapshot, state)?;
     let mut counters = Vec::new();
     for (port, templates) in ports.iter().enumerate() {

@@ -19,6 +19,18 @@ impl Features {
         Self(self.0 | 1 << index)
     }
 
+    /// With feature number `index` disabled; `index` is below 8.
+    #[must_use]
+    pub const fn without(self, index: u8) -> Self {
+        Self(self.0 & !(1 << index))
+    }
+
+    /// True where feature number `index` is enabled; `index` is below 8.
+    #[inline(always)]
+    pub const fn has(self, index: u8) -> bool {
+        self.0 >> index & 1 != 0
+    }
+
     /// True where no feature is enabled.
     #[inline(always)]
     pub const fn is_empty(self) -> bool {
@@ -53,5 +65,7 @@ mod tests {
         }
         assert_eq!((visited, at), (vec![1, 3], 4));
         assert_eq!(NO_FEATURES.next(0, 4), 4);
+        assert!(features.has(3) && !features.has(2));
+        assert_eq!(features.without(3).without(2), NO_FEATURES.with(1));
     }
 }

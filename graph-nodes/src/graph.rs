@@ -8,6 +8,7 @@ use crate::ip4::{Ip4Fragment, Ip4Input, Ip4Local, Ip4Lookup, Ip4Rewrite, Ip4RpfC
 use crate::ip6::{Ip6Input, Ip6Local, Ip6Lookup, Ip6Rewrite};
 use crate::neighbour::{ArpInput, Ip4Glean, Ip6Glean, NdInput};
 use crate::output::{GsoSegment, InterfaceOutput};
+use crate::policy::{Ip4Policy, Ip6Policy};
 use crate::snapshot::Snapshot;
 
 /// The graph that a gateway runs. Packets from ports enter at the first node.
@@ -18,6 +19,8 @@ pub fn graph() -> GraphSpec<Snapshot> {
         .node(|_| Ip4Input)
         .node(|_| Ip6Input)
         .node(|_| Ip4RpfCheck)
+        .node(|_| Ip4Policy::default())
+        .node(|_| Ip6Policy::default())
         .node(|_| Ip4Local)
         .node(|_| Ip6Local)
         .node(|_| Icmp4Input)

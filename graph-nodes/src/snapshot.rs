@@ -3,11 +3,12 @@
 use core::net::{Ipv4Addr, Ipv6Addr};
 
 use dataplane::{Features, PortCapabilities, PortId};
-use tables::{Lpm4, Lpm6, TokenBucket};
+use tables::{FlowConfig, FlowTable, Lpm4, Lpm6, TokenBucket};
 use wire::{EtherType, MacAddr};
 
 use crate::fib::Forwarding;
 use crate::policy::Policy;
+use crate::{ip4, ip6};
 
 /// Interface numbers below this one are physical interfaces and equal their port's number.
 pub const FIRST_SUB_INTERFACE: u16 = PortId::MAX;
@@ -37,15 +38,36 @@ pub struct Snapshot {
 pub struct WorkerState {
     limits: IcmpLimits,
     errors: TokenBucket,
+    flows: Option<FlowTable>,
 }
 
+/// Flows that a worker's table has room for where nothing else is said.
+pub const DEFAULT_FLOWS: u32 = 1 << 18;
+
 impl WorkerState {
-    /// A worker that has sent nothing yet.
+    /// A worker that has sent nothing yet, with room for [`DEFAULT_FLOWS`]; memory is taken as flows come. Where the system has no
+    /// memory for the table, no flow can be remembered.
     pub fn new(limits: IcmpLimits) -> Self {
         Self {
             limits,
             errors: TokenBucket::new(limits.errors_per_second, limits.burst, 0),
+            flows: FlowTable::new(&FlowConfig::new(DEFAULT_FLOWS)).ok(),
         }
+    }
+
+    /// With another flow table.
+    #[must_use]
+    pub fn with_flows(self, flows: FlowTable) -> Self {
+        Self {
+            flows: Some(flows),
+            ..self
+        }
+    }
+
+    /// What was decided about connections; `None` where there was no memory.
+    #[inline]
+    pub fn flows(&mut self) -> Option<&mut FlowTable> {
+        self.flows.as_mut()
     }
 
     /// ICMP and ICMPv6 errors and redirects that this worker may still send. New limits hold at once, and begin with a whole burst.
@@ -114,6 +136,8 @@ pub struct Interface {
     pub vrf: u16,
     /// Features between `ip4-input` and `ip4-lookup`.
     pub ip4_unicast: Features,
+    /// Features between `ip6-input` and `ip6-lookup`.
+    pub ip6_unicast: Features,
     /// Reverse-path check where that feature is on: true for strict mode (RFC 3704).
     pub rpf_strict: bool,
     /// Answers ARP requests for addresses that it has a route to through another interface.
@@ -139,6 +163,7 @@ impl Interface {
             mtu: 0,
             vrf: 0,
             ip4_unicast: Features(0),
+            ip6_unicast: Features(0),
             rpf_strict: false,
             proxy_arp: false,
             redirects: false,
@@ -183,6 +208,20 @@ impl Default for IcmpLimits {
 }
 
 impl Snapshot {
+    /// Puts the nodes of policy on the way of packets where [`Snapshot::policy`] has something to say, and off it where not: to be
+    /// called after policy or interfaces were changed, before the snapshot is published.
+    pub fn set_policy_features(&mut self) {
+        let on = self.policy.is_on();
+        for interface in &mut self.interfaces {
+            interface.ip4_unicast = interface.ip4_unicast.without(ip4::arc::POLICY);
+            interface.ip6_unicast = interface.ip6_unicast.without(ip6::arc::POLICY);
+            if on {
+                interface.ip4_unicast = interface.ip4_unicast.with(ip4::arc::POLICY);
+                interface.ip6_unicast = interface.ip6_unicast.with(ip6::arc::POLICY);
+            }
+        }
+    }
+
     /// The interface with this number, where it is there and up.
     #[inline]
     pub fn interface(&self, number: u16) -> Option<&Interface> {

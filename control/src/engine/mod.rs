@@ -485,7 +485,7 @@ impl State {
                 .map_err(not_live)?;
             self.devices.insert(name, device);
         }
-        let snapshot = Snapshot {
+        let mut snapshot = Snapshot {
             ports: self.sections.port_list(),
             interfaces: self.sections.interface_list(),
             vrfs: vrf_list(&self.numbering, &self.forwarding),
@@ -493,6 +493,7 @@ impl State {
             icmp: self.icmp,
             policy: self.policy.live.clone(),
         };
+        snapshot.set_policy_features();
         let epoch = engine.publish(snapshot);
         engine.wait_live(epoch, LIVE_TIMEOUT).map_err(not_live)?;
         self.apply_neighbours(&old).map_err(incomplete)?;

@@ -49,6 +49,7 @@ impl PolicyKeeper {
             sets: Some(compiled.sets),
             interfaces,
             settings: settings(&state.felix_of(&self.node)),
+            counters: None,
         })
     }
 }

@@ -65,7 +65,8 @@ impl<'a> Station<'a> {
         });
         let vrf = snapshot.vrf_of(number);
         let ip4 = interface.filter(|interface| interface.ip4_unicast.is_empty());
-        let ip6 = interface.filter(|interface| interface.ip6_enabled());
+        let ip6 = interface
+            .filter(|interface| interface.ip6_enabled() && interface.ip6_unicast.is_empty());
         Self {
             interface,
             head,

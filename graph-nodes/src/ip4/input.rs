@@ -7,7 +7,7 @@
 //! - Standard: RFC 1812 sections 5.2.2, 5.3.4 and 5.3.7, RFC 791
 //! - Cost: 6 ticks (pg-ip4base)
 
-use dataplane::{Context, Descriptor, Features, Flags, Frame, Node, Verdict};
+use dataplane::{Context, Descriptor, Flags, Frame, NO_FEATURES, Node, Verdict};
 use wire::checksum;
 
 use crate::icmp::ErrorWord;
@@ -18,6 +18,7 @@ dataplane::next_nodes! {
     /// Where `ip4-input` sends packets: the arc `ip4-unicast` in its order first.
     pub enum Next {
         RpfCheck => "ip4-rpf-check",
+        Policy => "ip4-policy",
         Lookup => "ip4-lookup",
         Local => "ip4-local",
         Error => "icmp4-error",
@@ -60,8 +61,8 @@ impl Node<Snapshot> for Ip4Input {
                 .snapshot
                 .interfaces
                 .get(usize::from(interface))
-                .map(|interface| interface.ip4_unicast);
-            let on = Verdict::edge(features.unwrap_or(Features(0)).next(0, arc::END));
+                .map_or(NO_FEATURES, |interface| interface.ip4_unicast);
+            let on = Verdict::edge(features.next(0, arc::END));
             let table = cx.snapshot.vrf_of(interface).map(|vrf| &vrf.ip4);
             let begin = at;
             for (packet, verdict) in packets[begin..].iter_mut().zip(&mut verdicts[begin..]) {
@@ -91,6 +92,8 @@ impl Node<Snapshot> for Ip4Input {
                 packet.word = destination;
                 *verdict = match other(packet, cx) {
                     Ok(Next::Lookup) => on,
+                    // Groups and broadcasts have no route to check, but policy is asked.
+                    Ok(Next::Local) if features.has(arc::POLICY) => Next::Policy.into(),
                     Ok(next) => next.into(),
                     Err(reason) => Verdict::discard(reason),
                 };

@@ -19,7 +19,7 @@ use crate::snapshot::{NO_INTERFACE, Snapshot};
 
 dataplane::next_nodes! {
     /// Where `ip4-rpf-check` sends packets: what stands behind it on the arc.
-    pub enum Next { Lookup => "ip4-lookup" }
+    pub enum Next { Policy => "ip4-policy", Lookup => "ip4-lookup" }
 }
 
 dataplane::drop_reasons! {

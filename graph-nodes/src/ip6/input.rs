@@ -9,11 +9,12 @@
 
 use dataplane::{Context, Descriptor, Flags, Frame, Node, Verdict};
 
+use super::arc;
 use crate::snapshot::{NO_INTERFACE, Snapshot};
 
 dataplane::next_nodes! {
-    /// Where `ip6-input` sends packets.
-    pub enum Next { Lookup => "ip6-lookup", Local => "ip6-local" }
+    /// Where `ip6-input` sends packets: the arc `ip6-unicast` in its order first.
+    pub enum Next { Policy => "ip6-policy", Lookup => "ip6-lookup", Local => "ip6-local" }
 }
 
 dataplane::drop_reasons! {
@@ -43,12 +44,18 @@ impl Node<Snapshot> for Ip6Input {
         let (packets, verdicts) = frame.parts_mut();
         let view = cx.view;
         let mut current = NO_INTERFACE;
-        let mut enabled = false;
+        let (mut enabled, mut on, mut to_us) = (false, Next::Lookup, Next::Local);
         for (packet, verdict) in packets.iter_mut().zip(verdicts) {
             if packet.interface != current {
                 current = packet.interface;
                 let interface = cx.snapshot.interface(current);
                 enabled = interface.is_some_and(|interface| interface.ip6_enabled());
+                (on, to_us) = match interface {
+                    Some(interface) if interface.ip6_unicast.has(arc::POLICY) => {
+                        (Next::Policy, Next::Policy)
+                    }
+                    _ => (Next::Lookup, Next::Local),
+                };
             }
             let Some(header) = view.head::<40>(packet) else {
                 *verdict = Verdict::discard(Drop::Truncated);
@@ -59,11 +66,12 @@ impl Node<Snapshot> for Ip6Input {
                 && let Some(total_length) = plain(header, packet.length())
             {
                 packet.truncate(total_length);
-                *verdict = Next::Lookup.into();
+                *verdict = on.into();
                 continue;
             }
             *verdict = match other(packet, cx, enabled) {
-                Ok(next) => next.into(),
+                Ok(Next::Lookup) => on.into(),
+                Ok(_) => to_us.into(),
                 Err(reason) => Verdict::discard(reason),
             };
         }

@@ -1,5 +1,6 @@
 //! IPv6.
 
+pub mod arc;
 pub mod input;
 pub mod local;
 pub mod lookup;

@@ -1,12 +1,39 @@
 //! Policy: what may pass, decided once per flow.
+//!
+//! ```text
+//!               ┌ living flow ──────────────────────────────────────────────► passes
+//!  parse ──► flow table
+//!               └ none ──► way out ──► lists of both interfaces ([`decide`]) ──► a flow is made, passes, or is dropped
+//! ```
+//!
+//! `ip4-policy` and `ip6-policy` are one piece of work for two versions of IP. A packet of a flow that is remembered, in either
+//! direction, meets no list any more; every other packet meets all that concern it. ICMP errors belong to the flow of the packet
+//! that they quote, fragments to that of the first. What this host itself sends passes.
 
+mod counters;
+pub mod decide;
+mod enforce;
+mod fragments;
+mod housekeeping;
+pub mod ip4_policy;
+pub mod ip6_policy;
+mod packet;
+#[cfg(test)]
+mod plain;
 pub mod program;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 
 use tables::acl::{Address, Key, SetClasses};
 use tables::address_sets::{AddressSets, IpPortSets};
 
+pub use counters::{RuleCounters, WorkerRules};
+pub use ip4_policy::Ip4Policy;
+pub use ip6_policy::Ip6Policy;
 pub use program::{Decision, JudgedAddress, Judgement, LogRule, Outcome, Program, RuleId, Stage};
 
 /// What the nodes read about policy; empty by default, and then it costs nothing.
@@ -20,6 +47,8 @@ pub struct Policy {
     pub interfaces: Vec<Option<Arc<InterfacePolicy>>>,
     /// Settings that concern all endpoints.
     pub settings: Settings,
+    /// Where decisions are counted by rule; `None` where nobody asks.
+    pub counters: Option<Arc<RuleCounters>>,
 }
 
 /// The sets that rules refer to.
@@ -66,16 +95,18 @@ pub enum EndpointKind {
 }
 
 /// The programs of one endpoint, or what staged policies would make of them. `None` does not decide: the packet goes on as if the
-/// list were not there, except for a workload, which [`InterfacePolicy::closed`] speaks of.
+/// list were not there, except for a workload: one without a normal list has no policy yet and is closed in that direction.
 #[derive(Clone, Default, Debug)]
 pub struct Lists {
     /// To the endpoint (or host), and from it.
     pub normal: [Option<Arc<Program>>; 2],
     /// Traffic that a host endpoint's interface forwards: in, and out.
     pub forward: [Option<Arc<Program>>; 2],
-    /// Of a host endpoint, before destination translation: in.
+    /// Of a host endpoint, before destination translation: in. Ends with an allow by rule 0 where no rule matches: the packet goes
+    /// on to the other lists.
     pub pre_dnat: Option<Arc<Program>>,
-    /// Of a host endpoint, before tracking: in, and out. `Allow` ends without tracking.
+    /// Of a host endpoint, before tracking: in, and out. `Allow` ends without tracking; the end is as of `pre_dnat`. What goes out
+    /// of such an interface comes from this host, so nothing asks the list for it yet.
     pub untracked: [Option<Arc<Program>>; 2],
 }
 
@@ -117,7 +148,38 @@ pub struct AccessProgram {
     pub reflects: Vec<RuleId>,
 }
 
+dataplane::drop_reasons! {
+    /// Why `ip4-policy` and `ip6-policy` drop packets.
+    pub enum Drop {
+        PolicyDenied = "policy-denied": "A policy, or the end of a tier or profile, denies the packet",
+        AccessList = "access-list": "An access list denies the packet",
+        Spoofed = "spoofed": "A workload sends from an address that is not its own",
+        Closed = "closed": "The workload has no policy yet",
+        WorkloadToHost = "workload-to-host": "Workloads may not reach this host (defaultEndpointToHostAction)",
+        Fragment = "fragment": "A fragment came before the first of its packet, or overlaps the TCP header",
+        Invalid = "invalid": "The TCP flags are none that a connection sends",
+        FlowTableFull = "flow-table-full": "There is no room to remember the packet's flow",
+        Truncated = "truncated": "The packet ends inside its headers",
+        Malformed = "malformed": "The IPv6 extension headers are malformed",
+    }
+}
+
+impl Drop {
+    /// Whether senders are told, where [`Settings::reject`] says so.
+    const fn is_answered(self) -> bool {
+        matches!(
+            self,
+            Self::PolicyDenied | Self::AccessList | Self::WorkloadToHost
+        )
+    }
+}
+
 impl Policy {
+    /// True where some interface has a policy: then all interfaces need the nodes, for what goes out of that one, and for answers.
+    pub fn is_on(&self) -> bool {
+        self.interfaces.iter().any(Option::is_some)
+    }
+
     /// The interface's policy, where it has one.
     #[inline]
     pub fn of(&self, interface: u16) -> Option<&InterfacePolicy> {

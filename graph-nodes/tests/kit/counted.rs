@@ -15,6 +15,7 @@ use graph_nodes::ip4::{Ip4Fragment, Ip4Input, Ip4Local, Ip4Lookup, Ip4Rewrite, I
 use graph_nodes::ip6::{Ip6Input, Ip6Local, Ip6Lookup, Ip6Rewrite};
 use graph_nodes::neighbour::{ArpInput, Ip4Glean, Ip6Glean, NdInput};
 use graph_nodes::output::{GsoSegment, InterfaceOutput};
+use graph_nodes::policy::{Ip4Policy, Ip6Policy};
 
 use super::Lab;
 
@@ -42,6 +43,8 @@ pub fn nodes(front: GraphSpec<Snapshot>) -> GraphSpec<Snapshot> {
         .node(|_| Ip4Input)
         .node(|_| Ip6Input)
         .node(|_| Ip4RpfCheck)
+        .node(|_| Ip4Policy::default())
+        .node(|_| Ip6Policy::default())
         .node(|_| Ip4Local)
         .node(|_| Ip6Local)
         .node(|_| Icmp4Input)

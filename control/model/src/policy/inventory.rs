@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::id::{NamespacedName, PolicyId, PolicyKind};
+use super::id::{NamespacedName, PolicyId};
 use super::object::{ResourceId, ResourceKind};
 use super::state::PolicyState;
 
@@ -131,7 +131,7 @@ impl Changed {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Object;
+    use super::super::{Object, PolicyKind};
     use super::super::generate::documents;
     use super::*;
 

@@ -1,0 +1,195 @@
+//! What the programs of the interfaces that a packet comes in and goes out by say about it: the order in which they are asked.
+//!
+//! | | in | out |
+//! |---|---|---|
+//! | any interface | access list on input | access list on output |
+//! | workload | egress list; to this host also [`Settings::workload_to_host`] | ingress list |
+//! | host endpoint, to this host | untracked, pre-DNAT, ingress list | - |
+//! | host endpoint, passing through | untracked, pre-DNAT, forward ingress list | forward egress list |
+//!
+//! All that are there must allow it. An `Allow` of an untracked or pre-DNAT list is final for the lists of the same host endpoint.
+//! What no rule of these two matches is no verdict: their programs end with an allow by rule 0.
+
+use tables::acl::{Family, Key};
+
+use super::{
+    AccessProgram, EGRESS, EndpointKind, INGRESS, INPUT, InterfacePolicy, Judgement, OUTPUT,
+    Program, RuleId, SetAddress, Settings,
+};
+use super::{JudgedAddress, counters::WorkerRules};
+
+/// Where a packet goes.
+#[derive(Clone, Copy, Debug)]
+pub enum Way<'a> {
+    /// To this host.
+    Host,
+    /// Out of an interface, with its policy.
+    Out(Option<&'a InterfacePolicy>),
+    /// No route leads on.
+    Nowhere,
+}
+
+/// Who denied.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Denial {
+    /// A policy, a tier's or a profile's end.
+    Policy,
+    /// An access list.
+    AccessList,
+    /// A workload without policy yet.
+    Closed,
+    /// Workloads may not reach the host.
+    WorkloadToHost,
+}
+
+/// What was decided about a packet that no flow knows.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Fate {
+    /// It may pass.
+    Pass {
+        /// Its flow is to be remembered, so that both directions pass.
+        track: bool,
+        /// The rules that allowed it where it came in and where it goes out, the last of each side.
+        rules: [RuleId; 2],
+    },
+    /// It may not.
+    Deny {
+        /// Who says so.
+        by: Denial,
+        /// By which rule.
+        rule: RuleId,
+    },
+}
+
+/// A verdict against, on its way out of the chain of lists.
+type Denied = (Denial, RuleId);
+
+/// Asks every list that concerns the packet. `untracked`: an untracked list has allowed it already.
+pub fn decide<A: JudgedAddress + SetAddress>(
+    key: &Key<A>,
+    input: Option<&InterfacePolicy>,
+    way: Way<'_>,
+    untracked: bool,
+    settings: &Settings,
+    counters: WorkerRules<'_>,
+) -> Fate {
+    let mut decision = Deciding {
+        key,
+        counters,
+        track: false,
+    };
+    let mut both = || {
+        let in_rule = decision.input(input, way, untracked, settings)?;
+        let out_rule = decision.output(way)?;
+        Ok([in_rule, out_rule])
+    };
+    match both() {
+        Ok(rules) => Fate::Pass {
+            track: decision.track && !untracked && !matches!(way, Way::Nowhere),
+            rules,
+        },
+        Err((by, rule)) => Fate::Deny { by, rule },
+    }
+}
+
+struct Deciding<'a, A> {
+    key: &'a Key<A>,
+    counters: WorkerRules<'a>,
+    track: bool,
+}
+
+impl<A: JudgedAddress + SetAddress> Deciding<'_, A> {
+    fn input(
+        &mut self,
+        policy: Option<&InterfacePolicy>,
+        way: Way<'_>,
+        untracked: bool,
+        settings: &Settings,
+    ) -> Result<RuleId, Denied> {
+        let Some(policy) = policy else {
+            return Ok(RuleId::default());
+        };
+        let listed = self.access(policy.access[INPUT].as_deref())?;
+        let to_host = matches!(way, Way::Host);
+        if policy.kind != EndpointKind::None && to_host && is_link_talk(self.key) && !policy.closed
+        {
+            return Ok(listed);
+        }
+        let judged = match policy.kind {
+            EndpointKind::None => None,
+            EndpointKind::Workload => {
+                let rule = self.workload(policy, EGRESS)?;
+                if to_host && !settings.workload_to_host {
+                    return Err((Denial::WorkloadToHost, RuleId::default()));
+                }
+                Some(rule)
+            }
+            EndpointKind::Host if untracked => None,
+            EndpointKind::Host => {
+                let lists = if to_host {
+                    &policy.lists.normal
+                } else {
+                    &policy.lists.forward
+                };
+                match self.policy(policy.lists.pre_dnat.as_deref())? {
+                    Some(rule) if rule != RuleId::default() => Some(rule),
+                    _ => self.policy(lists[INGRESS].as_deref())?,
+                }
+            }
+        };
+        Ok(judged.unwrap_or(listed))
+    }
+
+    fn output(&mut self, way: Way<'_>) -> Result<RuleId, Denied> {
+        let Way::Out(Some(policy)) = way else {
+            return Ok(RuleId::default());
+        };
+        let judged = match policy.kind {
+            EndpointKind::None => None,
+            EndpointKind::Workload => Some(self.workload(policy, INGRESS)?),
+            EndpointKind::Host => self.policy(policy.lists.forward[EGRESS].as_deref())?,
+        };
+        let listed = self.access(policy.access[OUTPUT].as_deref())?;
+        Ok(judged.unwrap_or(listed))
+    }
+
+    /// A workload without a list has no policy yet, whatever else it says.
+    fn workload(&mut self, policy: &InterfacePolicy, direction: usize) -> Result<RuleId, Denied> {
+        let list = policy.lists.normal[direction].as_deref();
+        match self.policy(list.filter(|_| !policy.closed))? {
+            Some(rule) => Ok(rule),
+            None => Err((Denial::Closed, RuleId::default())),
+        }
+    }
+
+    fn policy(&mut self, program: Option<&Program>) -> Result<Option<RuleId>, Denied> {
+        let Some(program) = program else {
+            return Ok(None);
+        };
+        self.track = true;
+        let rule = self.judge(program).map_err(|rule| (Denial::Policy, rule))?;
+        Ok(Some(rule))
+    }
+
+    fn access(&mut self, list: Option<&AccessProgram>) -> Result<RuleId, Denied> {
+        let Some(list) = list else {
+            return Ok(RuleId::default());
+        };
+        let judged = self.judge(&list.program);
+        let rule = judged.map_err(|rule| (Denial::AccessList, rule))?;
+        self.track |= list.reflects.binary_search(&rule).is_ok();
+        Ok(rule)
+    }
+
+    fn judge(&self, program: &Program) -> Result<RuleId, RuleId> {
+        let Judgement { allow, rule } = program.judge(self.key);
+        self.counters.count(rule);
+        if allow { Ok(rule) } else { Err(rule) }
+    }
+}
+
+/// Neighbour discovery and listener reports, without which no IPv6 works on a link: always taken from an endpoint to this host
+/// (types 130 to 133, 135 and 136).
+pub fn is_link_talk<A: JudgedAddress>(key: &Key<A>) -> bool {
+    A::FAMILY == Family::V6 && matches!(key.icmp_type_code(), Some((130..=133 | 135 | 136, _)))
+}

@@ -1,0 +1,58 @@
+//! `ip4-policy`: lets pass what policy and access lists allow, and the packets of flows that they have allowed.
+//!
+//! - Input: packets at their IPv4 header, validated by `ip4-input`, those for groups and broadcasts too; word = destination address.
+//! - Output: packets as they came; word = the error to `icmp4-error` where denied packets are answered.
+//! - Reads: snapshot.policy, snapshot.interfaces, snapshot.vrfs, snapshot.forwarding
+//! - State: the worker's flow table, shared with `ip6-policy`; what first fragments of 512 packets say; where the sweep of the table stands
+//! - Standard: RFC 5382 and RFC 4787 timeouts are configured, Calico's by default; RFC 1858, RFC 3128 (fragments), RFC 1812 section 5.2.7.1 (prohibited)
+//! - Cost: see pg-iacl50sl-100kflows and pg-iacl50sf-10kflows
+
+use dataplane::{Context, Frame, Node};
+use wire::Icmp4Type;
+use wire::icmp4::unreachable;
+
+use super::Drop;
+use super::enforce::Enforcer;
+use super::housekeeping::Housekeeper;
+use super::packet::Ip4;
+use crate::icmp::ErrorWord;
+use crate::snapshot::Snapshot;
+
+dataplane::next_nodes! {
+    /// Where `ip4-policy` sends packets: the end of the arc `ip4-unicast` first.
+    pub enum Next { Lookup => "ip4-lookup", Local => "ip4-local", Error => "icmp4-error" }
+}
+
+/// See the module.
+pub struct Ip4Policy {
+    enforcer: Enforcer<Ip4>,
+    /// Of the table of both nodes.
+    housekeeper: Housekeeper,
+}
+
+impl Default for Ip4Policy {
+    fn default() -> Self {
+        Self {
+            enforcer: Enforcer::new(ErrorWord::new(
+                Icmp4Type::DESTINATION_UNREACHABLE.0,
+                unreachable::COMMUNICATION_PROHIBITED,
+            )),
+            housekeeper: Housekeeper::default(),
+        }
+    }
+}
+
+impl Node<Snapshot> for Ip4Policy {
+    const NAME: &'static str = "ip4-policy";
+    type Next = Next;
+    type Drop = Drop;
+    const POLLED: bool = true;
+
+    fn process(&mut self, frame: &mut Frame, cx: &mut Context<'_, Snapshot>) {
+        self.enforcer.process(frame, cx);
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_, Snapshot>) {
+        self.housekeeper.turn(cx);
+    }
+}
