@@ -57,7 +57,7 @@ fn policies() -> String {
             "GlobalNetworkPolicy",
             "guard.no-data-east",
             "{tier: guard, order: 1, selector: role == 'data', types: [Ingress], ingress: [
-               {action: Deny, source: {selector: zone == 'east' && role != 'web'}},
+               {action: Deny, source: {selector: \"zone == 'east' && role != 'web'\"}},
                {action: Pass, protocol: TCP}]}",
         ),
         calico(
@@ -65,7 +65,7 @@ fn policies() -> String {
             "web",
             "{order: 10, selector: role == 'web', types: [Ingress], ingress: [
                {action: Allow, protocol: ICMP, icmp: {type: 8}, source: {notNets: [198.18.4.0/24]}},
-               {action: Allow, protocol: TCP, source: {selector: role in {'client', 'data'}}},
+               {action: Allow, protocol: TCP, source: {selector: \"role in {'client', 'data'}\"}},
                {action: Allow, ipVersion: 6, protocol: ICMPv6, source: {nets: [\"2001:db8:4::/64\"]}}]}",
         ),
         calico(
@@ -151,10 +151,7 @@ fn connected(lab: &Lab, from: &str, host: &str, to: &str) -> bool {
         timeout: PATIENCE,
         ..TcpOptions::default()
     };
-    let (client, server) = (
-        lab.namespace(from).unwrap(),
-        lab.namespace(host).unwrap(),
-    );
+    let (client, server) = (lab.namespace(from).unwrap(), lab.namespace(host).unwrap());
     tcp_transfer(client, server, ip(to), &options)
         .is_ok_and(|report| report.integrity == Integrity::Intact)
 }

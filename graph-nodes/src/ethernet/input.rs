@@ -1,13 +1,15 @@
 //! `ethernet-input`: finds out which interface a frame belongs to and what it carries.
 //!
 //! - Input: frames as a port received them, at their Ethernet header; interface = port number.
-//! - Output: packets at their network header (to the lookups those that the input nodes' stage passed here), interface = interface number, flag LINK_BROADCAST where it was not sent to us alone.
+//! - Output: packets at their network header (to the lookups and policy those that the input nodes' stage passed here), interface = interface number, flag LINK_BROADCAST where it was not sent to us alone.
 //! - Reads: snapshot.ports, snapshot.interfaces
 //! - State: none
 //! - Standard: IEEE 802.3, 802.1Q, 802.1ad
 //! - Cost: 4 ticks (pg-ip4base)
 
-use dataplane::{BufferView, Context, Descriptor, Flags, Frame, InterfaceCounter, Node, Verdict};
+use dataplane::{
+    BufferView, Context, Descriptor, Flags, Frame, InterfaceCounter, NO_FEATURES, Node, Verdict,
+};
 use tables::Lpm4;
 use wire::EtherType;
 
@@ -19,6 +21,8 @@ dataplane::next_nodes! {
     pub enum Next {
         Ip4Lookup => "ip4-lookup",
         Ip6Lookup => "ip6-lookup",
+        Ip4Policy => "ip4-policy",
+        Ip6Policy => "ip6-policy",
         Ip4 => "ip4-input",
         Ip6 => "ip6-input",
         Arp => "arp-input",
@@ -47,10 +51,10 @@ struct Station<'a> {
     interface: Option<&'a Interface>,
     /// The first eight bytes of a frame for the interface alone, under [`Station::MASK`].
     head: u64,
-    /// The table, where no feature stands between input and lookup.
-    ip4: Option<&'a Lpm4>,
-    /// There is one, likewise; the lookup asks for its lines itself, in batches.
-    ip6: bool,
+    /// Where packets go behind `ip4-input`, and the table whose lines are asked for: where the arc has no feature, or policy alone.
+    ip4: Option<(Next, &'a Lpm4)>,
+    /// Likewise; the lookup asks for lines itself, in batches.
+    ip6: Option<Next>,
 }
 
 impl<'a> Station<'a> {
@@ -64,14 +68,25 @@ impl<'a> Station<'a> {
             u64::from_ne_bytes([a, b, c, d, e, f, 0, 0])
         });
         let vrf = snapshot.vrf_of(number);
-        let ip4 = interface.filter(|interface| interface.ip4_unicast.is_empty());
-        let ip6 = interface
-            .filter(|interface| interface.ip6_enabled() && interface.ip6_unicast.is_empty());
+        let behind = |features, policy: u8, lookup, to_policy| match features {
+            NO_FEATURES => Some(lookup),
+            features if features == NO_FEATURES.with(policy) => Some(to_policy),
+            _ => None,
+        };
+        let ip4 = interface.and_then(|interface| {
+            let features = interface.ip4_unicast;
+            behind(features, ip4::arc::POLICY, Next::Ip4Lookup, Next::Ip4Policy)
+        });
+        let ip6 = interface.filter(|interface| interface.ip6_enabled());
+        let ip6 = ip6.and_then(|interface| {
+            let features = interface.ip6_unicast;
+            behind(features, ip6::arc::POLICY, Next::Ip6Lookup, Next::Ip6Policy)
+        });
         Self {
             interface,
             head,
-            ip4: ip4.and(vrf).map(|vrf| &vrf.ip4),
-            ip6: ip6.and(vrf).is_some(),
+            ip4: ip4.zip(vrf.map(|vrf| &vrf.ip4)),
+            ip6: ip6.filter(|_| vrf.is_some()),
         }
     }
 }
@@ -118,9 +133,10 @@ impl Node<Snapshot> for EthernetInput {
                 port = packets[at].interface;
                 untagged = Station::of(cx.snapshot, port);
             }
-            if let Some(table) = untagged.ip4.filter(|_| straight.ip4) {
+            if let Some((next, table)) = untagged.ip4.filter(|_| straight.ip4) {
                 let (packets, verdicts) = (&mut packets[at..], &mut verdicts[at..]);
-                let run = plain_ip4(packets, verdicts, port, untagged.head, table, view);
+                let run = plain_ip4(packets, port, untagged.head, table, view);
+                verdicts[..run.0].fill(next.into());
                 at += run.0;
                 count += run.0 as u64;
                 bytes += run.1;
@@ -128,9 +144,10 @@ impl Node<Snapshot> for EthernetInput {
                     continue;
                 }
             }
-            if untagged.ip6 && straight.ip6 {
+            if let Some(next) = untagged.ip6.filter(|_| straight.ip6) {
                 let (packets, verdicts) = (&mut packets[at..], &mut verdicts[at..]);
-                let run = plain_ip6(packets, verdicts, port, untagged.head, view);
+                let run = plain_ip6(packets, port, untagged.head, view);
+                verdicts[..run.0].fill(next.into());
                 at += run.0;
                 count += run.0 as u64;
                 bytes += run.1;
@@ -202,7 +219,6 @@ impl Node<Snapshot> for EthernetInput {
 #[inline(never)]
 fn plain_ip4(
     packets: &mut [Descriptor],
-    verdicts: &mut [Verdict],
     port: u16,
     station: u64,
     table: &Lpm4,
@@ -238,7 +254,6 @@ fn plain_ip4(
         packet.truncate(plain.total_length);
         count += 1;
     }
-    verdicts[..count].fill(Next::Ip4Lookup.into());
     (count, bytes)
 }
 
@@ -246,7 +261,6 @@ fn plain_ip4(
 #[inline(never)]
 fn plain_ip6(
     packets: &mut [Descriptor],
-    verdicts: &mut [Verdict],
     port: u16,
     station: u64,
     view: BufferView<'_>,
@@ -278,7 +292,6 @@ fn plain_ip6(
         packet.truncate(total_length);
         count += 1;
     }
-    verdicts[..count].fill(Next::Ip6Lookup.into());
     (count, bytes)
 }
 
@@ -300,14 +313,14 @@ fn plain(
             }
             if !packet.flags().intersects(SPECIAL)
                 && straight.ip4
-                && let Some(table) = station.ip4
+                && let Some((next, table)) = station.ip4
                 && let Some(ip) = view.head::<20>(packet)
                 && let Some(plain) = ip4::input::plain(ip, packet.length())
             {
                 packet.word = plain.destination;
                 table.prefetch(plain.destination);
                 packet.truncate(plain.total_length);
-                return Some(Next::Ip4Lookup);
+                return Some(next);
             }
             straight.ip4 = false;
             Some(Next::Ip4)
@@ -318,12 +331,12 @@ fn plain(
             }
             if !packet.flags().intersects(SPECIAL)
                 && straight.ip6
-                && station.ip6
+                && let Some(next) = station.ip6
                 && let Some(ip) = view.head::<40>(packet)
                 && let Some(total_length) = ip6::input::plain(ip, packet.length())
             {
                 packet.truncate(total_length);
-                return Some(Next::Ip6Lookup);
+                return Some(next);
             }
             straight.ip6 = false;
             Some(Next::Ip6)

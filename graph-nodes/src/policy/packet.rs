@@ -29,19 +29,17 @@ pub(super) struct Head {
 impl Head {
     /// It is for this host without a look at routes: a group, broadcast or link-local address.
     pub(super) const TO_HOST: u8 = 1 << 0;
-    /// A fragment other than the first.
-    pub(super) const LATER: u8 = 1 << 1;
     /// An untracked list has allowed it.
-    pub(super) const UNTRACKED: u8 = 1 << 2;
+    pub(super) const UNTRACKED: u8 = 1 << 1;
     /// An ICMP error; the key is that of the packet that it quotes.
-    pub(super) const RELATED: u8 = 1 << 3;
+    pub(super) const RELATED: u8 = 1 << 2;
     /// It has its verdict already.
-    pub(super) const DECIDED: u8 = 1 << 4;
+    pub(super) const DECIDED: u8 = 1 << 3;
     /// Its flow was decided from another generation of policy.
-    pub(super) const STALE: u8 = 1 << 5;
+    pub(super) const STALE: u8 = 1 << 4;
     /// It begins no flow: an ICMP error.
-    pub(super) const LONE: u8 = 1 << 6;
-    const ICMP: u8 = 1 << 7;
+    pub(super) const LONE: u8 = 1 << 5;
+    const ICMP: u8 = 1 << 6;
 
     /// Nothing more to be decided.
     pub(super) const fn decided() -> Self {
@@ -145,7 +143,6 @@ pub(super) fn parse<V: Version>(
             if protocol == TCP && offset < 20 {
                 return Err(Drop::Fragment);
             }
-            head.set(Head::LATER);
             if protocol == TCP {
                 head.tcp = TcpFlags::ACK;
             }

@@ -6,7 +6,7 @@ use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use dataplane::{Node, NodeHarness, PortId, TestPacket};
-use tables::acl::{Classifier, PortRange, Prefix, Protocols, Rule, SetClasses, Side};
+use tables::acl::{Classifier, PortRange, Protocols, Rule, SetClasses, Side};
 use tables::{FlowConfig, FlowTable, Prefix4, Prefix6};
 use wire::MacAddr;
 

@@ -131,8 +131,8 @@ impl Changed {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Object, PolicyKind};
     use super::super::generate::documents;
+    use super::super::{Object, PolicyKind};
     use super::*;
 
     #[test]
