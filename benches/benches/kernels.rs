@@ -171,10 +171,16 @@ fn checksums(criterion: &mut Criterion) {
     }
     let packet = ip4([10, 0, 0, 1], [10, 0, 0, 2]).udp(1, 2).build();
     let header: [u8; 20] = *packet.first_chunk().expect("a header");
-    assert!(checksum::ip4_header_is_valid(&header));
+    let valid = |header: &[u8; 20]| {
+        let (words, last) = header.as_chunks::<8>();
+        let last = [last[0], last[1], last[2], last[3]];
+        let word = |at: usize| u64::from_be_bytes(words[at]);
+        checksum::ip4_header_is_valid(word(0), word(1), u32::from_be_bytes(last))
+    };
+    assert!(valid(&header));
     group.throughput(Throughput::Bytes(20));
     group.bench_function("IPv4 header", |bencher| {
-        bencher.iter(|| checksum::ip4_header_is_valid(black_box(&header)));
+        bencher.iter(|| valid(black_box(&header)));
     });
     group.finish();
 }

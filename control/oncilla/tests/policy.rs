@@ -3,7 +3,6 @@
 mod kit;
 
 use std::path::Path;
-use std::process::Stdio;
 use std::time::Duration;
 
 use afpacket_sim::Lab;
@@ -108,23 +107,19 @@ fn question(endpoint: &str, direction: &str, from: &str, to: &str, protocol: &st
     packet
 }
 
-fn explain(directory: &Path, questions: &[Value]) -> Vec<Value> {
+fn explain(daemon: &Daemon, directory: &Path, questions: &[Value]) -> Vec<Value> {
     let lines: String = questions
         .iter()
         .map(|question| format!("{question}\n"))
         .collect();
-    std::fs::write(directory.join("packets.jsonl"), lines).unwrap();
-    let output = kit::command(
-        directory,
-        &["explain", "-f", "policy.yaml", "--packets", "packets.jsonl"],
-    )
-    .current_dir(directory)
-    .stdin(Stdio::null())
-    .output()
-    .unwrap();
-    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(output.status.success(), "{errors}");
-    let answers = String::from_utf8(output.stdout).unwrap();
+    let (policy, packets) = (
+        directory.join("policy.yaml"),
+        directory.join("packets.jsonl"),
+    );
+    std::fs::write(&packets, lines).unwrap();
+    let [policy, packets] = [&policy, &packets].map(|path| path.to_str().unwrap());
+    let (code, answers, errors) = daemon.cli(&["explain", "-f", policy, "--packets", packets]);
+    assert_eq!((code, &*errors), (0, ""));
     answers
         .lines()
         .map(|line| serde_json::from_str(line).unwrap())
@@ -192,7 +187,7 @@ fn what_is_enforced_is_what_explain_says() {
             }
         }
     }
-    let answers = explain(path, &questions);
+    let answers = explain(&daemon, path, &questions);
     assert_eq!(answers.len(), questions.len());
     let mut counts = [0; 2];
     for ((from, to, address, protocol), said) in cases.into_iter().zip(answers.chunks(2)) {

@@ -37,8 +37,9 @@ impl RuleCounters {
 
     /// A rule's decisions, of all workers.
     pub fn value(&self, rule: RuleId) -> u64 {
-        let of_worker = |rules: &Box<[Counter]>| rules.get(rule.0 as usize).map(Counter::value);
-        self.workers.iter().filter_map(of_worker).sum()
+        let workers = self.workers.iter();
+        let counters = workers.filter_map(|rules| rules.get(rule.0 as usize));
+        counters.map(Counter::value).sum()
     }
 }
 
