@@ -169,7 +169,7 @@ async fn what_is_wrong_with_a_policy_is_refused_with_its_place() {
         ),
         (
             "kind: List\nitems:\n- {apiVersion: projectcalico.org/v3, kind: Tier, metadata: {name: t}, spec: {order: .nan}}\n",
-            "Tier/t: spec.order: ",
+            "items[0].spec.order: non-finite",
         ),
         (
             "apiVersion: oncilla.io/v1\nkind: AccessList\nmetadata: {name: l}\nspec: {interface: nowhere, direction: Input}\n",

@@ -116,18 +116,8 @@ pub(super) fn document(value: &Value) -> Option<Object> {
         name: metadata("name").unwrap_or_default(),
     };
     let key = crate::convert::from_key(&ObjectKey::from(&id));
-    let json = finite(value).to_string();
-    Some(Object::document(key, api_version, json))
-}
-
-/// With text in place of numbers that JSON does not have, so that they are refused rather than left out.
-fn finite(value: &Value) -> Value {
-    match value {
-        Value::Float(number) if !number.is_finite() => Value::Text(number.to_string()),
-        Value::List(list) => Value::List(list.iter().map(finite).collect()),
-        Value::Map(map) => Value::map(map.iter().map(|(key, value)| (key.clone(), finite(value)))),
-        other => other.clone(),
-    }
+    // No text has numbers that JSON has not: they are refused where it is read.
+    Some(Object::document(key, api_version, value.to_string()))
 }
 
 impl Raw {
@@ -326,11 +316,10 @@ items: [1]
     }
 
     #[test]
-    fn numbers_that_json_has_not_stay_numbers() {
-        let raw = load_raw("order: .nan", "f").unwrap();
-        let Value::Map(map) = &raw[0].value else {
-            panic!("is a map")
-        };
-        assert!(matches!(map["order"], Value::Float(number) if number.is_nan()));
+    fn numbers_that_json_has_not_are_refused_rather_than_left_out() {
+        for text in ["order: .nan", "order: .inf", "order: -.inf"] {
+            let errors = load_raw(text, "f").unwrap_err();
+            assert_eq!((errors.len(), &*errors[0].field), (1, "order"));
+        }
     }
 }
