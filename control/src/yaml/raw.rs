@@ -305,7 +305,7 @@ items: [1]
             ("a: [1", "f:1: document 1: "),
             (
                 "a: 1\n---\nb: {c: 1, c: 2}",
-                "document 2: b.c: c is there twice",
+                "f:3: document 2: b: c is there twice",
             ),
             ("a: 1\n---\nb: *nowhere", "f:3: document 2: "),
         ] {
