@@ -82,7 +82,7 @@ fn verdicts_and_reasons_are_the_references() {
             let mut compiler = PolicyCompiler::new().expect("has memory");
             let compiled = compiler.compile(&state, None).expect("fits");
             for number in 0..packets {
-                let case = case(random.next(), &state).expect("a state has endpoints");
+                let case = case(random.draw(), &state).expect("a state has endpoints");
                 let reason = compare((seed, number), &state, &compiled, &compiler.reasons, &case);
                 *seen.entry(reason.as_str()).or_default() += 1;
             }
@@ -133,7 +133,7 @@ fn a_compiler_that_has_seen_other_states_gives_the_same_verdicts() {
     let mut older: Option<(PolicyState, CompiledPolicy)> = None;
     for round in 0..rounds {
         // Objects of another state take the place of some.
-        for document in documents(random.next() % 40, 8) {
+        for document in documents(random.draw() % 40, 8) {
             let object = Object::read(&document).expect("is valid");
             if random.one_in(3) {
                 objects.retain(|known| known.id != object.id);
@@ -147,12 +147,12 @@ fn a_compiler_that_has_seen_other_states_gives_the_same_verdicts() {
         }
         let compiled = compiler.compile(&state, None).expect("fits");
         for number in 0..100 {
-            if let Some(case) = case(random.next(), &state) {
+            if let Some(case) = case(random.draw(), &state) {
                 compare((round, number), &state, &compiled, &compiler.reasons, &case);
             }
             // The one before still says what it said: workers may be reading it.
             if let Some((state, compiled)) = &older
-                && let Some(case) = case(random.next(), state)
+                && let Some(case) = case(random.draw(), state)
             {
                 compare((round, number), state, compiled, &compiler.reasons, &case);
             }
@@ -246,7 +246,7 @@ fn access_lists_are_the_references() {
         let mut compiler = PolicyCompiler::new().expect("has memory");
         let compiled = compiler.compile(&state, None).expect("fits");
         for _ in 0..1000 {
-            let packet = packet(random.next(), &state);
+            let packet = packet(random.draw(), &state);
             for interface in ["lan", "wan", "other"] {
                 for direction in [AccessDirection::Input, AccessDirection::Output] {
                     let expected = evaluate_access(&state, interface, direction, &packet);
