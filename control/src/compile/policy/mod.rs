@@ -1,10 +1,10 @@
 //! Policy: from the objects to programs and sets, the same for the dataplane and for those who ask what it would do.
 //!
-//! 1. The [plan](plan) says which policies judge which endpoint, in which list and order.
-//! 2. Rules are [lowered](rules) to what the classifier takes; the selectors, named ports and services that they name become
-//!    [sets](sets) with numbers.
+//! 1. The plan says which policies judge which endpoint, in which list and order.
+//! 2. Rules are lowered to what the classifier takes; the selectors, named ports and services that they name become
+//!    sets with numbers.
 //! 3. The members of the sets go into the [tables](SetTables), which say what each class of addresses is in.
-//! 4. [Programs](programs) are compiled with these classes: a stage for each tier, one for the profiles, one in front for what policies have no say
+//! 4. Programs are compiled with these classes: a stage for each tier, one for the profiles, one in front for what policies have no say
 //!    in. Endpoints with the same policies share them.
 //!
 //! Steps 1, 2 and 4 depend on the state alone; only the tables remember what was in them.
