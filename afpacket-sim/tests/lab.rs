@@ -131,6 +131,48 @@ fn hosts_ping_through_the_kernel() {
     }
 }
 
+/// A raw socket hears the errors about its own destination from its first moment on, and about no other.
+#[test]
+fn errors_about_other_pings_are_not_heard() {
+    let Some(lab) = forwarding_lab() else { return };
+    let router = lab.router().expect("a router");
+    router
+        .run(|| std::fs::write("/proc/sys/net/ipv4/icmp_ratelimit", "0"))
+        .expect("the router runs it")
+        .expect("the router tells every error");
+    let over = std::sync::atomic::AtomicBool::new(false);
+    let relaxed = std::sync::atomic::Ordering::Relaxed;
+    std::thread::scope(|scope| {
+        let nowhere = scope.spawn(|| {
+            let options = PingOptions {
+                count: 20,
+                interval: Duration::from_micros(50),
+                timeout: Duration::from_millis(1),
+                ..PingOptions::default()
+            };
+            let mut errors = 0;
+            while !over.load(relaxed) {
+                errors += ping_from(&lab, "a", "192.0.2.1", &options).errors;
+            }
+            errors
+        });
+        let options = PingOptions {
+            count: 1,
+            ..PingOptions::default()
+        };
+        for _ in 0..2000 {
+            let report = ping_from(&lab, "a", B4, &options);
+            if report.errors > 0 {
+                over.store(true, relaxed);
+                panic!("of the other: {report:?}");
+            }
+        }
+        over.store(true, relaxed);
+        let heard = nowhere.join().expect("no panic");
+        assert!(heard > 20, "the other hears its own: {heard}");
+    });
+}
+
 #[test]
 fn lost_pings_are_counted() {
     let Some(mut lab) = forwarding_lab() else {

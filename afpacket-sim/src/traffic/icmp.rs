@@ -50,10 +50,11 @@ impl EchoSocket {
             // A set bit is a type that is not wanted: all but echo reply, type 0.
             set_int(&fd, libc::SOL_RAW, ICMP_FILTER, !1)?;
         }
-        error_queue::enable(&fd, ip6)?;
         // The datagram operations of std serve a raw socket as well; the port is not used.
         let socket = UdpSocket::from(fd);
         socket.connect(SocketAddr::new(destination, 0))?;
+        // Not earlier: until it is connected, a raw socket is told errors about everybody's ICMP packets.
+        error_queue::enable(&socket, ip6)?;
         Ok(Self {
             socket,
             ip6,
