@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use crate::buffer::{Pages, Pool, PoolError};
 use crate::event::Event;
 use crate::graph::{GraphError, GraphSpec, NodeInfo};
+use crate::handoff::{self, Sleeper};
 use crate::node::{PuntHeader, Snapshot, WorkerId};
 use crate::port::{PortId, Queue};
 use crate::publish::{Epoch, Publisher};
@@ -151,11 +152,13 @@ impl<S: Snapshot> Engine<S> {
         let mut publisher = Publisher::new(initial);
         let infos = graph.infos();
         let (mut handles, mut workers) = (Vec::new(), Vec::new());
-        for index in 0..config.workers {
+        let sleepers = (0..config.workers).map(|_| Sleeper::new().map(Arc::new));
+        let sleepers = sleepers.collect::<io::Result<Vec<_>>>()?;
+        for (index, handoff) in handoff::rings(&sleepers).into_iter().enumerate() {
             let id = WorkerId(index as u16);
             let shared = Arc::new(Shared {
-                stats: WorkerStats::new(infos.iter().map(|info| info.drops.len())),
-                wake: Event::new()?,
+                stats: WorkerStats::new(infos.iter().map(|info| info.drops.len()), config.workers),
+                sleeper: Arc::clone(&sleepers[index]),
                 stop: AtomicBool::new(false),
                 commands_done: AtomicU64::new(0),
             });
@@ -194,6 +197,7 @@ impl<S: Snapshot> Engine<S> {
                     lost: 0,
                     fresh: false,
                 },
+                handoff,
                 notify: Arc::clone(&notify),
                 burst: config.burst,
                 idle: config.idle,
@@ -309,7 +313,7 @@ impl<S: Snapshot> Engine<S> {
     pub fn wake(&self) {
         self.workers
             .iter()
-            .for_each(|worker| worker.shared.wake.signal());
+            .for_each(|worker| worker.shared.sleeper.wake().signal());
     }
 
     /// Gives each worker its queue of a port; returns when all poll it. Workers without a queue are given `None`.
@@ -414,7 +418,7 @@ impl<S: Snapshot> Engine<S> {
         {
             return Err(EngineError::Busy);
         }
-        worker.shared.wake.signal();
+        worker.shared.sleeper.wake().signal();
         Ok(())
     }
 
@@ -506,7 +510,7 @@ impl<S: Snapshot> Engine<S> {
     fn stop_threads(&mut self) -> Result<(), EngineError> {
         for worker in &self.workers {
             worker.shared.stop.store(true, Ordering::Relaxed);
-            worker.shared.wake.signal();
+            worker.shared.sleeper.wake().signal();
         }
         let mut outcome = Ok(());
         for worker in &mut self.workers {
@@ -539,7 +543,7 @@ impl Handle {
     fn send(&mut self, command: Command) -> Result<(), EngineError> {
         self.commands.push(command).map_err(|_| EngineError::Busy)?;
         self.sent += 1;
-        self.shared.wake.signal();
+        self.shared.sleeper.wake().signal();
         Ok(())
     }
 }

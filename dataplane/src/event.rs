@@ -7,12 +7,13 @@
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsRawFd, FromRawFd, RawFd};
-use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::sync::{AtomicBool, Ordering};
 
 /// Something to wake a sleeper with.
 pub struct Event {
     file: File,
-    pending: AtomicBool,
+    pending: Pending,
 }
 
 impl Event {
@@ -32,14 +33,14 @@ impl Event {
         let file = unsafe { File::from_raw_fd(fd) };
         Ok(Self {
             file,
-            pending: AtomicBool::new(false),
+            pending: Pending::new(),
         })
     }
 
     /// Makes the descriptor readable, if it is not already.
     #[inline]
     pub fn signal(&self) {
-        if !self.pending.swap(true, Ordering::AcqRel) {
+        if self.pending.raise() {
             // It can fail only when the counter is at its limit, and then the descriptor is readable.
             let _ = (&self.file).write(&1u64.to_ne_bytes());
         }
@@ -47,15 +48,38 @@ impl Event {
 
     /// Makes it unreadable: call it after waking up, before looking for what was signalled.
     pub fn clear(&self) {
-        self.pending.store(false, Ordering::SeqCst);
         // It fails only when nothing was written yet: then a wake-up too many follows, which does no harm.
         let _ = (&self.file).read(&mut [0; 8]);
+        self.pending.lower();
     }
 
     /// True between [`Event::signal`] and [`Event::clear`].
     #[inline]
     pub fn is_pending(&self) -> bool {
-        self.pending.load(Ordering::Relaxed)
+        self.pending.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Whether a descriptor is readable, or about to be, so that it is written once.
+///
+/// The order in [`Event::clear`] matters: were the flag lowered before the descriptor is read, a signal in between would have its
+/// write read away and leave the flag up, and nobody would ever write again.
+pub(crate) struct Pending(AtomicBool);
+
+impl Pending {
+    pub(crate) fn new() -> Self {
+        Self(AtomicBool::new(false))
+    }
+
+    /// True where the caller is to make the descriptor readable.
+    #[inline]
+    pub(crate) fn raise(&self) -> bool {
+        !self.0.swap(true, Ordering::AcqRel)
+    }
+
+    /// The descriptor was read. A swap, so that who lowers the flag sees what those did before who found it up.
+    pub(crate) fn lower(&self) {
+        self.0.swap(false, Ordering::AcqRel);
     }
 }
 

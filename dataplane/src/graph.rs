@@ -6,6 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::buffer::{BufferView, Buffers, Descriptor};
 use crate::frame::{Decision, DropReason, Frame, NextNode, Verdict};
+use crate::handoff::{HANDOFF, HANDOFF_DROPS, Handoff};
 use crate::node::{Context, Node, Snapshot, WorkerId};
 use crate::port::PortId;
 use crate::record::RecordWriter;
@@ -15,7 +16,7 @@ use crate::time::ticks;
 use crate::trace::{Direction, Tap, TraceRecord};
 use crate::worker::Queues;
 
-/// Name of the node that every graph ends with: it hands packets to the port whose number is in their word.
+/// Name of the node that all packets leave by: it hands packets to the port whose number is in their word.
 pub const PORT_TX: &str = "port-tx";
 
 /// The drop reasons of [`PORT_TX`].
@@ -159,7 +160,7 @@ impl<S: Snapshot> GraphSpec<S> {
         self
     }
 
-    /// The nodes in order, [`PORT_TX`] last.
+    /// The nodes in order, the engine's own last: [`PORT_TX`] and [`HANDOFF`].
     pub fn infos(&self) -> Vec<NodeInfo> {
         let tx = NodeInfo {
             name: PORT_TX,
@@ -167,10 +168,16 @@ impl<S: Snapshot> GraphSpec<S> {
             drops: PORT_TX_DROPS,
             polled: false,
         };
+        let handoff = NodeInfo {
+            name: HANDOFF,
+            nexts: &[],
+            drops: HANDOFF_DROPS,
+            polled: false,
+        };
         self.nodes
             .iter()
             .map(|(info, _)| *info)
-            .chain([tx])
+            .chain([tx, handoff])
             .collect()
     }
 
@@ -263,7 +270,7 @@ impl Outbox {
 
     /// Adds a whole frame to a node's input: by pointer, or to the last frame where it fits.
     #[inline]
-    fn push(&mut self, node: u16, mut frame: Box<Frame>) {
+    pub(crate) fn push(&mut self, node: u16, mut frame: Box<Frame>) {
         let node = usize::from(node);
         let inbox = &mut self.inboxes[node];
         if let Some(last) = inbox.last_mut()
@@ -274,6 +281,12 @@ impl Outbox {
         }
         self.pending[node / 64] |= 1 << (node % 64);
         inbox.push(frame);
+    }
+
+    /// True where at least half of the frames are free.
+    #[inline]
+    pub(crate) fn is_half_free(&self) -> bool {
+        self.free.len() >= FRAMES / 2
     }
 
     /// An empty frame, where one is left.
@@ -342,6 +355,7 @@ pub(crate) struct Run1<'a, S: Snapshot> {
     pub(crate) stats: &'a WorkerStats,
     pub(crate) punts: &'a mut RecordWriter,
     pub(crate) tap: &'a mut Tap,
+    pub(crate) handoff: &'a mut Handoff,
 }
 
 impl<S: Snapshot> Graph<S> {
@@ -480,12 +494,13 @@ fn context<'a, S: Snapshot>(
         out,
         stats: run.stats,
         punts: run.punts,
+        handoff: run.handoff,
         node: index,
     }
 }
 
 /// Counts a drop, against the reason and against the interface that received the packet, and frees the packet.
-fn discard(
+pub(crate) fn discard(
     stats: &WorkerStats,
     buffers: &mut Buffers,
     drops: &[crate::stats::Counter],

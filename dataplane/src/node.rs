@@ -3,6 +3,7 @@
 use crate::buffer::{BufferView, Buffers, Descriptor};
 use crate::frame::{DropReason, Frame, NextNode};
 use crate::graph::Outbox;
+use crate::handoff::Handoff;
 use crate::port::PortId;
 use crate::record::RecordWriter;
 use crate::rng::Rng;
@@ -76,6 +77,7 @@ pub struct Context<'a, S: Snapshot> {
     pub(crate) out: &'a mut Outbox,
     pub(crate) stats: &'a WorkerStats,
     pub(crate) punts: &'a mut RecordWriter,
+    pub(crate) handoff: &'a mut Handoff,
     pub(crate) node: u16,
 }
 
@@ -101,6 +103,23 @@ impl<S: Snapshot> Context<'_, S> {
         if let Some(packet) = lost {
             self.stats.lost.add(1);
             self.buffers.free(packet);
+        }
+    }
+
+    /// Workers of the engine, this one included.
+    #[inline(always)]
+    pub fn workers(&self) -> u16 {
+        self.handoff.workers()
+    }
+
+    /// Hands a packet to this node of another worker, where it arrives in the next turn, behind those handed over before it. The
+    /// node takes it out of its frame first. What the other worker has no room for is a counted drop of [`HANDOFF`](crate::HANDOFF).
+    #[inline]
+    pub fn hand_over(&mut self, worker: WorkerId, packet: Descriptor) {
+        let (stats, buffers) = (self.stats, &mut *self.buffers);
+        if let Err(packet) = self.handoff.give(worker, self.node, packet, stats, buffers) {
+            stats.lost.add(1);
+            buffers.free(packet);
         }
     }
 

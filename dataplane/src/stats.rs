@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::handoff::HandoffStats;
 use crate::port::PortId;
 
 /// Interfaces that counters are kept for; numbers are below it.
@@ -85,6 +86,8 @@ pub struct WorkerStats {
     /// By node index.
     pub nodes: Box<[NodeStats]>,
     interfaces: Box<[InterfaceStats]>,
+    /// By worker: what this one has handed to it and taken from it.
+    pub handoff: Box<[HandoffStats]>,
     /// Per port: receive queue misses and drops, transmit failures, 1 where quarantined.
     ports: Box<[[Counter; 4]]>,
     /// Turns of the loop.
@@ -121,7 +124,7 @@ pub struct PortStats {
 }
 
 impl WorkerStats {
-    pub(crate) fn new(drops: impl Iterator<Item = usize>) -> Self {
+    pub(crate) fn new(drops: impl Iterator<Item = usize>, workers: usize) -> Self {
         let counters = |count| (0..count).map(|_| Counter::default()).collect();
         let nodes = drops.map(|count| NodeStats {
             drops: counters(count + 1),
@@ -132,6 +135,7 @@ impl WorkerStats {
             interfaces: (0..MAX_INTERFACES)
                 .map(|_| InterfaceStats::default())
                 .collect(),
+            handoff: (0..workers).map(|_| HandoffStats::default()).collect(),
             ports: (0..PortId::MAX).map(|_| Default::default()).collect(),
             loops: Counter::default(),
             busy_loops: Counter::default(),

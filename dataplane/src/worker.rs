@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::buffer::{Buffers, Descriptor, Flags, Pool};
 use crate::event::Event;
 use crate::graph::{Graph, Run1};
+use crate::handoff::{Handoff, Sleeper};
 use crate::node::{Snapshot, WorkerId};
 use crate::port::{PortId, Queue};
 use crate::publish::Reader;
@@ -53,7 +54,7 @@ pub(crate) enum Reply {
 /// What a worker and control share.
 pub(crate) struct Shared {
     pub(crate) stats: WorkerStats,
-    pub(crate) wake: Event,
+    pub(crate) sleeper: Arc<Sleeper>,
     pub(crate) stop: AtomicBool,
     pub(crate) commands_done: AtomicU64,
 }
@@ -151,6 +152,7 @@ pub struct Worker<S: Snapshot> {
     pub(crate) inject_buffer: Vec<u8>,
     pub(crate) punts: RecordWriter,
     pub(crate) tap: Tap,
+    pub(crate) handoff: Handoff,
     /// Tells control that punts, trace records, captures or replies wait.
     pub(crate) notify: Arc<Event>,
     pub(crate) burst: usize,
@@ -206,7 +208,11 @@ impl<S: Snapshot> Worker<S> {
             stats,
             punts: &mut self.punts,
             tap: &mut self.tap,
+            handoff: &mut self.handoff,
         };
+        if run.handoff.is_waiting() {
+            work += receive(&mut self.graph, &mut run);
+        }
         // A slot is "used" in a turn when it received or sent: it is flushed at the end.
         for at in 0..run.queues.slots.len() {
             let slot = &mut run.queues.slots[at];
@@ -257,7 +263,15 @@ impl<S: Snapshot> Worker<S> {
         }
         self.graph.poll(&mut run);
         let tick = ticks();
-        let end = self.graph.run(&mut run, tick);
+        let mut end = self.graph.run(&mut run, tick);
+        if run.handoff.is_dirty() {
+            run.handoff.flush(stats, run.buffers);
+            let now = ticks();
+            if let Some(node) = stats.nodes.last() {
+                node.ticks.add(now.wrapping_sub(end));
+            }
+            end = now;
+        }
         for slot in self.queues.slots.iter_mut().filter(|slot| slot.used) {
             let (queue, buffers) = (&mut slot.queue, &mut self.buffers);
             if catch_unwind(AssertUnwindSafe(|| queue.flush(buffers))).is_err() {
@@ -333,7 +347,8 @@ impl<S: Snapshot> Worker<S> {
     fn sleep(&mut self) {
         let mut timeout_ms = 100;
         if self.poll_fds.is_empty() {
-            self.poll_fds.push(poll_fd(self.shared.wake.as_raw_fd()));
+            let wake = self.shared.sleeper.wake();
+            self.poll_fds.push(poll_fd(wake.as_raw_fd()));
             self.poll_fds.extend(
                 self.queues
                     .slots
@@ -348,11 +363,16 @@ impl<S: Snapshot> Worker<S> {
         }) {
             timeout_ms = 1;
         }
-        self.shared.stats.sleeps.add(1);
-        crate::event::poll(&mut self.poll_fds, timeout_ms);
-        if self.poll_fds[0].revents != 0 {
-            self.shared.wake.clear();
+        let sleeper = &self.shared.sleeper;
+        sleeper.lie_down();
+        if !self.handoff.is_waiting() {
+            self.shared.stats.sleeps.add(1);
+            crate::event::poll(&mut self.poll_fds, timeout_ms);
+            if self.poll_fds[0].revents != 0 {
+                sleeper.wake().clear();
+            }
         }
+        sleeper.get_up();
     }
 }
 
@@ -363,6 +383,7 @@ impl<S: Snapshot> Drop for Worker<S> {
             slot.queue.flush(&mut self.buffers);
         }
         self.graph.drain(&mut self.buffers);
+        self.handoff.close(&mut self.buffers);
     }
 }
 
@@ -372,6 +393,18 @@ fn poll_fd(fd: RawFd) -> libc::pollfd {
         events: libc::POLLIN,
         revents: 0,
     }
+}
+
+/// Puts other workers' packets on their nodes' inputs.
+fn receive<S: Snapshot>(graph: &mut Graph<S>, run: &mut Run1<'_, S>) -> usize {
+    let begin = ticks();
+    let (batches, packets) = run.handoff.receive(&mut graph.out, run.stats, run.buffers);
+    if let Some(node) = run.stats.nodes.last() {
+        node.calls.add(batches);
+        node.vectors.add(packets);
+        node.ticks.add(ticks().wrapping_sub(begin));
+    }
+    packets as usize
 }
 
 /// Puts the slow path's packets on their nodes' inputs.

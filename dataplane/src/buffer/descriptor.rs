@@ -24,6 +24,8 @@ impl Flags {
     pub const LINK_BROADCAST: Self = Self(1 << 5);
     /// The IPv6 source or destination needs care that the fast path does not give (set by `ip6-input`).
     pub const SLOW: Self = Self(1 << 6);
+    /// Another worker has handed the packet to the one that it belongs to.
+    pub const HANDED_OVER: Self = Self(1 << 7);
 
     /// True where every flag of `other` is set.
     #[inline(always)]
@@ -59,6 +61,7 @@ impl fmt::Debug for Flags {
             (Self::CHECKSUM_GOOD, "checksum-good"),
             (Self::LINK_BROADCAST, "link-broadcast"),
             (Self::SLOW, "slow"),
+            (Self::HANDED_OVER, "handed-over"),
         ];
         let set = names
             .iter()
