@@ -8,6 +8,7 @@ mod case;
 mod forwarding;
 mod machine;
 mod measure;
+mod own_flows;
 mod policy;
 
 pub use case::{Case, Frames, cases, find};

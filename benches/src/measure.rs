@@ -3,13 +3,16 @@
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use dataplane::{Clock, Engine, EngineConfig, EngineError, Idle, Pages, PortId, Queue};
+use dataplane::{
+    Clock, Engine, EngineConfig, EngineError, HANDOFF, Idle, Pages, PortId, Queue, WorkerId,
+};
 use graph_nodes::{IcmpLimits, Snapshot, WorkerState};
 use ports::{GeneratorConfig, GeneratorError, GeneratorQueue};
 use tables::{FlowConfig, FlowTable};
 
 use crate::case::{Case, Frames, Setup};
 use crate::machine;
+use crate::own_flows::OwnFlows;
 
 /// Packets that are checked, per port.
 const CHECKED: u64 = 50_000;
@@ -30,6 +33,9 @@ pub struct Options {
     pub frames: Option<Frames>,
     /// Workers, each with its own generators.
     pub workers: usize,
+    /// Each worker's generators make only packets of flows that it owns: nothing is handed over. Otherwise each makes all, and with
+    /// two workers half of what is tracked is handed over.
+    pub own_flows: bool,
     /// Packets per turn and port.
     pub burst: usize,
     /// Buffers in the pool in reserved huge pages where there are some.
@@ -44,6 +50,7 @@ impl Default for Options {
             core: cores - 1,
             frames: None,
             workers: 1,
+            own_flows: false,
             burst: 256,
             pages: Pages::Reserved,
         }
@@ -63,6 +70,11 @@ pub struct Report {
     pub routes: u64,
     /// Workers.
     pub workers: usize,
+    /// Packets that one worker handed to another, as a share of those that came in, over the whole run.
+    pub handed_over: f64,
+    /// Packets that were to be handed over and were dropped because the other worker, which the machine may have stopped, did not
+    /// take them: the same way.
+    pub congested: f64,
     /// Ticks per packet in all nodes, the generator excluded: the best window.
     pub ticks_min: f64,
     /// The same: the median of the windows.
@@ -179,7 +191,12 @@ pub fn run(
         let queues = (0..options.workers).map(|worker| {
             let mut generator = GeneratorConfig::new(templates.clone());
             generator.seed = 1 + worker as u64;
-            let queue: Box<dyn Queue> = Box::new(GeneratorQueue::new(&generator)?);
+            let generator = GeneratorQueue::new(&generator)?;
+            let (number, workers) = (WorkerId(worker as u16), options.workers as u16);
+            let queue: Box<dyn Queue> = match options.own_flows {
+                true => Box::new(OwnFlows::new(generator, number, workers)),
+                false => Box::new(generator),
+            };
             Ok(Some(queue))
         });
         let queues = queues.collect::<Result<Vec<_>, GeneratorError>>()?;
@@ -200,6 +217,7 @@ pub fn run(
     if dropped > 0 {
         outcome.get_or_insert(format!("{dropped} packets were dropped against the clock"));
     }
+    let [handed_over, congested] = handed_over(&engine);
     let infos: Vec<_> = engine.nodes().iter().map(|info| info.name).collect();
     let pool = engine.stop()?;
     drop(writer);
@@ -218,6 +236,8 @@ pub fn run(
         flows,
         routes,
         workers: options.workers,
+        handed_over,
+        congested,
         ticks_min: sorted.first().copied().unwrap_or(f64::NAN),
         ticks_median: sorted.get(sorted.len() / 2).copied().unwrap_or(f64::NAN),
         ticks_total_min: best_of(Window::total_ticks).fold(f64::INFINITY, f64::min),
@@ -322,8 +342,23 @@ fn whole(mut windows: Vec<Window>) -> Vec<Window> {
     windows
 }
 
+/// The shares of packets that were handed over, and that were to be.
+fn handed_over(engine: &Engine<Snapshot>) -> [f64; 2] {
+    let packets = Window::now(engine).packets;
+    let pairs = engine.all_stats().flat_map(|stats| &stats.handoff);
+    let (sent, congested) = pairs.fold((0, 0), |(sent, congested), pair| {
+        (sent + pair.sent.value(), congested + pair.congested.value())
+    });
+    [sent, congested].map(|count| count as f64 / packets)
+}
+
+/// Drops of the graph's nodes. A ring between two workers is full where one of them does not run, which is the machine's doing.
 fn dropped(engine: &Engine<Snapshot>) -> u64 {
-    let nodes = engine.all_stats().flat_map(|stats| &stats.nodes);
+    let nodes = engine.all_stats().flat_map(|stats| {
+        let named = engine.nodes().iter().zip(&stats.nodes);
+        named.filter(|(info, _)| info.name != HANDOFF)
+    });
+    let nodes = nodes.map(|(_, node)| node);
     nodes
         .flat_map(|node| &node.drops)
         .map(dataplane::Counter::value)

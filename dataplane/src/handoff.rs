@@ -31,6 +31,23 @@ pub const HANDOFF_DROPS: &[(&str, &str)] = &[(
 /// Descriptors and headers that wait between two workers at the most: four whole frames, 16 KiB.
 const RING: usize = 1024;
 
+/// What [`owner_of`] multiplies with, for ports that compute the same elsewhere.
+pub const OWNER_FACTORS: [u32; 4] = [0x9e37_79b1, 0x85eb_ca77, 0xc2b2_ae3d, 0x27d4_eb2f];
+
+/// The worker that owns what three words say, each of which must be the same for both directions of a flow. Nodes that hand packets
+/// over and ports that spread packets agree by this function, which a port's filter program can compute as well: 32-bit arithmetic,
+/// no tables, no secret.
+#[inline(always)]
+pub const fn owner_of(digest: [u32; 3], workers: u16) -> WorkerId {
+    let [a, b, c] = digest;
+    let mut hash = a.wrapping_mul(OWNER_FACTORS[0])
+        ^ b.wrapping_mul(OWNER_FACTORS[1])
+        ^ c.wrapping_mul(OWNER_FACTORS[2]);
+    hash = (hash ^ hash >> 15).wrapping_mul(OWNER_FACTORS[3]);
+    // The upper half is mixed best.
+    WorkerId(((hash >> 16) * workers as u32 >> 16) as u16)
+}
+
 /// A worker's sleep as others see it, and what to wake it with.
 pub(crate) struct Sleeper {
     wake: Event,

@@ -44,7 +44,7 @@ pub use event::{Event, wait_readable};
 pub use feature::{Features, NO_FEATURES};
 pub use frame::{Decision, DropReason, FRAME_SIZE, Frame, NextNode, NoDrop, NoNext, Verdict};
 pub use graph::{GraphError, GraphSpec, NodeInfo, PORT_TX, PORT_TX_DROPS, UNDECIDED};
-pub use handoff::{HANDOFF, HANDOFF_DROPS, HandoffStats};
+pub use handoff::{HANDOFF, HANDOFF_DROPS, HandoffStats, OWNER_FACTORS, owner_of};
 pub use harness::{Collected, NodeHarness, TestPacket};
 pub use node::{Context, Node, PuntHeader, Snapshot, WorkerId};
 pub use port::{PortCapabilities, PortId, Queue, QueueCounters};

@@ -50,6 +50,7 @@ impl PolicyKeeper {
             interfaces,
             settings: settings(&state.felix_of(&self.node)),
             counters: None,
+            ..Policy::default()
         })
     }
 }

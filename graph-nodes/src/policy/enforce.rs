@@ -11,6 +11,7 @@ use tables::{
 use super::counters::WorkerRules;
 use super::decide::{Denial, Fate, Way, decide, is_link_talk};
 use super::fragments::Fragments;
+use super::owner::Home;
 use super::packet::{Exit, Head, Version, exit, parse, question, question_of_flow};
 use super::{Drop, EndpointKind, INGRESS, InterfacePolicy, Judgement, Policy, RuleId};
 use crate::icmp::ErrorWord;
@@ -42,6 +43,7 @@ struct Work<'a> {
     policy: &'a Policy,
     counters: WorkerRules<'a>,
     now: Tick,
+    home: Option<Home>,
 }
 
 impl<V: Version> Enforcer<V> {
@@ -72,6 +74,7 @@ impl<V: Version> Enforcer<V> {
             policy,
             counters: counters.map_or(WorkerRules::NONE, |counters| counters.of(cx.worker)),
             now: Tick::from_nanos(cx.now_ns),
+            home: Home::of(cx, policy),
         };
         self.parse(packets, verdicts, &work, cx);
         let new = match cx.state.flows() {
@@ -80,6 +83,9 @@ impl<V: Version> Enforcer<V> {
         };
         if new > 0 {
             self.decide(new, packets, verdicts, &work, cx);
+        }
+        if let Some(home) = work.home {
+            home.hand_over(&self.heads, &self.keys, packets, verdicts, cx);
         }
     }
 
@@ -107,11 +113,19 @@ impl<V: Version> Enforcer<V> {
                 let parsed = match V::plain(bytes, vrf) {
                     _ if packet.flags().contains(Flags::LOCAL) => Err(LOOKUP),
                     Some(plain) => Ok(plain),
-                    None => parse::<V>(bytes, vrf, interface, &mut self.fragments, work.now)
-                        .map_err(Verdict::discard),
+                    None => {
+                        // Where they have been handed over to, they have met already.
+                        let gather = work
+                            .home
+                            .filter(|_| !packet.flags().contains(Flags::HANDED_OVER));
+                        let fragments = &mut self.fragments;
+                        parse::<V>(bytes, vrf, interface, fragments, work.now, gather)
+                            .map_err(Verdict::discard)
+                    }
                 };
                 let guard = |(key, mut head): (V::Key, Head)| {
                     if let Some(policy) = guarded
+                        && !head.is(Head::ELSEWHERE)
                         && guard::<V>(policy, &key, head, bytes, work).map_err(Verdict::discard)?
                     {
                         head.set(Head::UNTRACKED);
@@ -119,7 +133,12 @@ impl<V: Version> Enforcer<V> {
                     Ok((key, head))
                 };
                 match parsed.and_then(guard) {
-                    Ok((key, head)) => (self.keys[at], self.heads[at]) = (key, head),
+                    Ok((key, mut head)) => {
+                        if let Some(home) = work.home {
+                            home.locate(&key, &mut head, packet.flags());
+                        }
+                        (self.keys[at], self.heads[at]) = (key, head);
+                    }
                     Err(verdict) => {
                         (self.keys[at], self.heads[at]) = (V::Key::default(), Head::decided());
                         verdicts[at] = verdict;

@@ -17,6 +17,7 @@ mod fragments;
 mod housekeeping;
 pub mod ip4_policy;
 pub mod ip6_policy;
+pub mod owner;
 mod packet;
 #[cfg(test)]
 mod plain;
@@ -49,6 +50,9 @@ pub struct Policy {
     pub settings: Settings,
     /// Where decisions are counted by rule; `None` where nobody asks.
     pub counters: Option<Arc<RuleCounters>>,
+    /// Some list remembers flows: then packets are handed over to the workers that their flows belong to. To be set by
+    /// [`Snapshot::set_policy_features`](crate::Snapshot::set_policy_features).
+    pub tracks_flows: bool,
 }
 
 /// The sets that rules refer to.
@@ -178,6 +182,22 @@ impl Policy {
     /// True where some interface has a policy: then all interfaces need the nodes, for what goes out of that one, and for answers.
     pub fn is_on(&self) -> bool {
         self.interfaces.iter().any(Option::is_some)
+    }
+
+    /// Whether any list lets flows be remembered.
+    pub(crate) fn has_tracking(&self) -> bool {
+        let tracks = |policy: &Arc<InterfacePolicy>| {
+            let lists = &policy.lists;
+            let mut access = policy.access.iter().flatten();
+            access.any(|list| !list.reflects.is_empty())
+                || policy.kind != EndpointKind::None
+                    && [&lists.normal, &lists.forward]
+                        .into_iter()
+                        .flatten()
+                        .chain([&lists.pre_dnat])
+                        .any(Option::is_some)
+        };
+        self.interfaces.iter().flatten().any(tracks)
     }
 
     /// The interface's policy, where it has one.

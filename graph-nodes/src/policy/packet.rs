@@ -8,6 +8,7 @@ use wire::IpProtocol;
 use wire::ip6::{DEFAULT_EXTENSION_LIMIT, walk_extensions};
 
 use super::fragments::{Fragments, Transport};
+use super::owner::{Home, Owned};
 use super::{Drop, InterfacePolicy, JudgedAddress, SetAddress};
 use crate::fib::{Group, RouteAction};
 use crate::flow_hash;
@@ -40,6 +41,10 @@ impl Head {
     /// It begins no flow: an ICMP error.
     pub(super) const LONE: u8 = 1 << 5;
     const ICMP: u8 = 1 << 6;
+    /// It belongs to another worker; decided.
+    pub(super) const ELSEWHERE: u8 = 1 << 7;
+    /// Of a packet that is [`ELSEWHERE`](Self::ELSEWHERE): a fragment on its way to where all of them meet.
+    pub(super) const FRAGMENT: u8 = Self::STALE;
 
     /// Nothing more to be decided.
     pub(super) const fn decided() -> Self {
@@ -82,7 +87,7 @@ pub(super) struct Dissected {
 /// A version of IP.
 pub(super) trait Version: Send + 'static {
     type Address: SetAddress + JudgedAddress;
-    type Key: FlowKey + Hash;
+    type Key: FlowKey + Owned + Hash;
     /// Type of the echo request.
     const ECHO: u8;
     /// Type of the echo reply.
@@ -126,6 +131,7 @@ pub(super) fn parse<V: Version>(
     interface: u16,
     fragments: &mut Fragments<V::Key>,
     now: Tick,
+    gather: Option<Home>,
 ) -> Result<(V::Key, Head), Drop> {
     let headers = V::dissect(packet)?;
     let ends = V::addresses(packet);
@@ -134,6 +140,13 @@ pub(super) fn parse<V: Version>(
     let mut head = Head::default();
     if V::is_to_host(ends.1) {
         head.set(Head::TO_HOST);
+    }
+    if let (Some(home), Some(_)) = (gather, headers.fragment) {
+        let meeting_point = V::key(ends, (0, 0), protocol, zone);
+        if !home.owns(&meeting_point) {
+            head.set(Head::DECIDED | Head::ELSEWHERE | Head::FRAGMENT);
+            return Ok((meeting_point, head));
+        }
     }
     let name = |id: u32| V::key(ends, ((id >> 16) as u16, id as u16), protocol, zone);
     let mut related = None;
