@@ -51,6 +51,7 @@ impl Housekeeper {
 
     fn keep(&mut self, policy: &Policy, flows: &mut FlowTable, now: Tick) {
         if policy.generation != self.generation {
+            flows.set_timeouts(&policy.settings.timeouts);
             self.compare(policy, now);
         }
         if flows.gauges().live == 0 {
@@ -126,10 +127,12 @@ impl Housekeeper {
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
+    use std::time::Duration;
 
-    use tables::{FlowConfig, FlowKey4, FlowState, Inserted, NewFlow};
+    use tables::{FlowConfig, FlowKey4, FlowState, FlowTimeouts, Inserted, NewFlow};
 
     use super::*;
+    use crate::policy::Settings;
     use crate::policy::testing::workload;
 
     fn flows(count: u16, at: Tick) -> FlowTable {
@@ -165,6 +168,42 @@ mod tests {
             assert_eq!(flows.gauges().live, left);
         }
         assert_eq!(flows.gauges().expired, 200);
+    }
+
+    #[test]
+    fn timeouts_change_for_the_flows_that_are_there() {
+        let of = |generation, udp| Policy {
+            generation,
+            settings: Settings {
+                timeouts: FlowTimeouts {
+                    creation_grace: Duration::ZERO,
+                    udp,
+                    ..FlowTimeouts::default()
+                },
+                ..Settings::default()
+            },
+            ..Policy::default()
+        };
+        let (mut keeper, mut table) = (Housekeeper::default(), flows(1, second(1)));
+        let key = FlowKey4::new(1, 2, 0, 53, 17, 0);
+        let index = table.lookup(&key, table.hash(&key)).expect("a flow");
+        keeper.keep(&of(1, Duration::from_secs(500)), &mut table, second(2));
+        keeper.keep(&of(1, Duration::from_secs(500)), &mut table, second(400));
+        assert!(table.is_live(index, second(500)) && !table.is_live(index, second(502)));
+        // The state stays, the end comes earlier: at the next look, and by the sweep.
+        let short = of(2, Duration::from_secs(450));
+        keeper.keep(&short, &mut table, second(401));
+        assert_eq!(table.state(index), Some(FlowState::New));
+        assert!(table.is_live(index, second(451)) && !table.is_live(index, second(452)));
+        keeper.keep(&short, &mut table, second(451));
+        assert_eq!(table.gauges().live, 1);
+        keeper.keep(&short, &mut table, second(453));
+        assert_eq!((table.gauges().live, table.gauges().expired), (0, 1));
+        // Without policy the defaults hold.
+        let mut keeper = Housekeeper::default();
+        let mut table = flows(1, second(1));
+        keeper.keep(&Policy::default(), &mut table, second(2));
+        assert!(table.is_live(index, second(61)) && !table.is_live(index, second(62)));
     }
 
     #[test]

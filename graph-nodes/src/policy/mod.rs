@@ -29,6 +29,7 @@ mod tests;
 
 use std::sync::Arc;
 
+use tables::FlowTimeouts;
 use tables::acl::{Address, Key, SetClasses};
 use tables::address_sets::{AddressSets, IpPortSets};
 
@@ -75,6 +76,8 @@ pub struct Settings {
     pub reevaluate: bool,
     /// What a workload's egress policy allows may reach this host itself.
     pub workload_to_host: bool,
+    /// How long flows live without packets. A change holds for the flows that are there, too.
+    pub timeouts: FlowTimeouts,
 }
 
 impl Default for Settings {
@@ -83,6 +86,7 @@ impl Default for Settings {
             reject: false,
             reevaluate: false,
             workload_to_host: true,
+            timeouts: FlowTimeouts::default(),
         }
     }
 }

@@ -250,14 +250,22 @@ fn read_failsafes(spec: &mut Fields<'_>, name: &'static str) -> Option<Vec<Fails
     Some(node.list(1024).iter().filter_map(read_failsafe).collect())
 }
 
-/// A duration as Go writes it: `1h30m`, `20s`, `500ms`.
-fn read_duration(node: &Node<'_>) -> Option<Duration> {
+/// A timeout as Calico takes it: `1h30m`, `20s`, `500ms`, `1.5s`. Not `Auto`, which stands for a setting of Linux's connection
+/// tracking.
+fn read_timeout(node: &Node<'_>) -> Option<Duration> {
     let read = match node.value {
         Value::Text(text) => duration(text),
         _ => None,
     };
     if read.is_none() {
-        node.must("be a duration such as 20s, 1h or 1h30m");
+        if *node.value == "Auto".into() {
+            node.fail(
+                "Auto takes the timeout from Linux's connection tracking, which does not track what is forwarded here; \
+                 write a duration such as 20s, or leave the field out for the default",
+            );
+        } else {
+            node.must("be a duration such as 20s, 1h or 1h30m");
+        }
     }
     read
 }
@@ -266,22 +274,43 @@ fn duration(text: &str) -> Option<Duration> {
     let mut rest = text;
     let mut total = Duration::ZERO;
     while !rest.is_empty() {
-        let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
-        let number: u32 = rest[..digits].parse().ok()?;
-        rest = &rest[digits..];
+        let number = rest.find(|c: char| c != '.' && !c.is_ascii_digit())?;
+        let (number, tail) = rest.split_at(number);
         // The longer unit first: `ms` is not `m`.
-        let (unit, length) = [
-            ("ms", Duration::from_millis(1)),
-            ("s", Duration::from_secs(1)),
-            ("m", Duration::from_secs(60)),
-            ("h", Duration::from_secs(3600)),
+        let (unit, nanos) = [
+            ("ms", 1_000_000),
+            ("us", 1000),
+            ("s", 1_000_000_000),
+            ("m", 60_000_000_000),
+            ("h", 3_600_000_000_000),
         ]
         .into_iter()
-        .find(|(unit, _)| rest.starts_with(unit))?;
-        rest = &rest[unit.len()..];
-        total = total.checked_add(length.checked_mul(number)?)?;
+        .find(|(unit, _)| tail.starts_with(unit))?;
+        rest = &tail[unit.len()..];
+        total = total.checked_add(times(number, nanos)?)?;
     }
     Some(total).filter(|_| !text.is_empty())
+}
+
+/// A decimal number of units; what is below a nanosecond is cut off.
+fn times(number: &str, nanos: u64) -> Option<Duration> {
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
+    let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+    if whole.len() + fraction.len() == 0 || !digits(fraction) {
+        return None;
+    }
+    let whole: u64 = if whole.is_empty() {
+        0
+    } else {
+        whole.parse().ok()?
+    };
+    let mut total = whole.checked_mul(nanos)?;
+    let mut place = nanos;
+    for digit in fraction.bytes() {
+        place /= 10;
+        total = total.checked_add(u64::from(digit - b'0') * place)?;
+    }
+    Some(Duration::from_nanos(total))
 }
 
 pub(crate) fn read_felix(spec: &mut Fields<'_>) -> FelixConfiguration {
@@ -320,10 +349,7 @@ pub(crate) fn read_felix(spec: &mut Fields<'_>) -> FelixConfiguration {
         .into_iter()
         .zip(&mut felix.timeouts)
         {
-            *timeout = fields
-                .take(name)
-                .filter(|node| *node.value != "Auto".into())
-                .and_then(|node| read_duration(&node));
+            *timeout = fields.take(name).and_then(|node| read_timeout(&node));
         }
         fields.finish();
     }
@@ -342,6 +368,9 @@ mod tests {
             ("500ms", 500),
             ("1m2s3ms", 62_003),
             ("0s", 0),
+            ("1.5s", 1500),
+            (".25m", 15_000),
+            ("2.s3000us", 2003),
         ] {
             assert_eq!(
                 duration(text),
@@ -349,7 +378,18 @@ mod tests {
                 "{text}"
             );
         }
-        for text in ["", "20", "s", "-1s", "1d", "1h 2m", "99999999999s", "1.5s"] {
+        for text in [
+            "",
+            "20",
+            "s",
+            "-1s",
+            "1d",
+            "1h 2m",
+            "9999999999999h",
+            ".s",
+            "1.2.3s",
+            "1.5",
+        ] {
             assert_eq!(duration(text), None, "{text}");
         }
     }

@@ -9,7 +9,7 @@ use model::policy::{
     DenyAction, EndpointToHost, Felix, NamespacedName, PolicyState, WorkloadEndpoint,
 };
 use tables::acl::Prefix;
-use tables::{Prefix4, Prefix6};
+use tables::{FlowTimeouts, Prefix4, Prefix6};
 
 use super::CompiledPolicy;
 use super::rules::prefix;
@@ -136,5 +136,50 @@ pub fn settings(felix: &Felix) -> Settings {
         reject: felix.deny_action == DenyAction::Reject,
         reevaluate: felix.reevaluate_live_flows,
         workload_to_host: felix.endpoint_to_host != EndpointToHost::Drop,
+        timeouts: timeouts(&felix.timeouts),
+    }
+}
+
+fn timeouts(of: &model::policy::FlowTimeouts) -> FlowTimeouts {
+    FlowTimeouts {
+        creation_grace: of.creation_grace,
+        tcp_syn_sent: of.tcp_syn_sent,
+        tcp_established: of.tcp_established,
+        tcp_fins_seen: of.tcp_fins_seen,
+        tcp_reset: of.tcp_reset_seen,
+        udp: of.udp,
+        icmp: of.icmp,
+        generic: of.generic,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use model::policy::FelixConfiguration;
+
+    use super::*;
+
+    #[test]
+    fn timeouts_are_the_configured_ones() {
+        let seconds = Duration::from_secs;
+        let mut felix = Felix::default();
+        assert_eq!(settings(&felix).timeouts, FlowTimeouts::default());
+        felix.apply(&FelixConfiguration {
+            timeouts: [1, 2, 3, 4, 5, 6, 7, 8].map(|number| Some(seconds(number))),
+            ..FelixConfiguration::default()
+        });
+        let expected = FlowTimeouts {
+            creation_grace: seconds(1),
+            tcp_syn_sent: seconds(2),
+            tcp_established: seconds(3),
+            tcp_fins_seen: seconds(4),
+            tcp_reset: seconds(5),
+            udp: seconds(6),
+            generic: seconds(7),
+            icmp: seconds(8),
+        };
+        assert_eq!(settings(&felix).timeouts, expected);
     }
 }

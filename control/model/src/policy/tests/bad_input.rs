@@ -698,6 +698,16 @@ fn felix_configurations() {
         "must be a duration",
     );
     refused(
+        felix(json!({"bpfConntrackTimeouts": {"tcpFinsSeen": "Auto"}})),
+        "spec.bpfConntrackTimeouts.tcpFinsSeen",
+        "write a duration such as 20s",
+    );
+    refused(
+        felix(json!({"bpfConntrackTimeouts": {"tcpPreEstablished": "20s"}})),
+        "spec.bpfConntrackTimeouts.tcpPreEstablished",
+        "",
+    );
+    refused(
         calico("FelixConfiguration", "other", &json!({})),
         "metadata.name",
         "must be \"default\" or",
