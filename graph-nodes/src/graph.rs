@@ -10,6 +10,7 @@ use crate::neighbour::{ArpInput, Ip4Glean, Ip6Glean, NdInput};
 use crate::output::{GsoSegment, InterfaceOutput};
 use crate::policy::{Ip4Policy, Ip6Policy};
 use crate::snapshot::Snapshot;
+use crate::tcp::{Tcp4Reset, Tcp6Reset};
 
 /// The graph that a gateway runs. Packets from ports enter at the first node.
 pub fn graph() -> GraphSpec<Snapshot> {
@@ -28,6 +29,8 @@ pub fn graph() -> GraphSpec<Snapshot> {
         .node(|_| NdInput)
         .node(|_| Icmp4Error)
         .node(|_| Icmp6Error)
+        .node(|_| Tcp4Reset)
+        .node(|_| Tcp6Reset)
         .node(|_| Ip4Lookup::default())
         .node(|_| Ip6Lookup::default())
         .node(|_| Icmp4Redirect)

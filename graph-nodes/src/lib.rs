@@ -13,6 +13,7 @@ pub mod output;
 pub mod policy;
 pub mod punt;
 mod snapshot;
+pub mod tcp;
 
 pub use graph::graph;
 pub use snapshot::*;

@@ -15,7 +15,7 @@ use graph_nodes::policy::{
 use kit::{A, B, D, HOST, Lab, gateway_mac, mac, v4, v6};
 use tables::acl::{Classifier, PortRange, Protocols, Rule, SetClasses, Side};
 use wire::builder::{Builder, Eth, eth};
-use wire::{Header, Icmp4Header, Icmp4Type, Ip4Header, UdpHeader};
+use wire::{Header, Icmp4Header, Icmp4Type, Ip4Header, TcpFlags, UdpHeader};
 
 /// Allows UDP to these ports, and nothing else.
 fn to_ports(ports: &[u16]) -> Option<Arc<Program>> {
@@ -165,6 +165,39 @@ fn senders_hear_of_denials_where_asked_for() {
         (Icmp4Type::DESTINATION_UNREACHABLE, 13)
     );
     assert_eq!(quote[..28], denied[14..42]);
+
+    // TCP: as if the port were closed, in the name of whom the segment was for. To a reset, nothing.
+    let segment = frame(1).ip4(v4(1, HOST), v4(0, HOST)).tcp(1, 2).seq(7);
+    let answers = lab.run(1, segment.clone().flags(TcpFlags::SYN).build());
+    let [(1, answer)] = &answers[..] else {
+        panic!("{answers:?}")
+    };
+    let expected = eth(gateway_mac(1), mac(1, HOST))
+        .ip4(v4(0, HOST), v4(1, HOST))
+        .dont_fragment()
+        .tcp(2, 1)
+        .ack(8)
+        .flags(TcpFlags::RST | TcpFlags::ACK)
+        .window(0);
+    assert_eq!(answer[..54], expected.build()[..54]);
+    assert_eq!(out(&mut lab, 1, segment.flags(TcpFlags::RST).build()), []);
+    let segment = frame(1).ip6(v6(1, HOST), v6(0, HOST)).tcp(1, 2).ack(9);
+    let answers = lab.run(1, segment.build());
+    let [(1, answer)] = &answers[..] else {
+        panic!("{answers:?}")
+    };
+    let expected = eth(gateway_mac(1), mac(1, HOST))
+        .ip6(v6(0, HOST), v6(1, HOST))
+        .tcp(2, 1)
+        .seq(9)
+        .flags(TcpFlags::RST)
+        .window(0);
+    assert_eq!(answer[..], expected.build());
+    let drops = lab.drops();
+    assert!(
+        drops.contains(&("tcp4-reset/about-reset".into(), 1)),
+        "{drops:?}"
+    );
     lab.finish();
 }
 

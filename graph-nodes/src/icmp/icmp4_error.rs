@@ -124,20 +124,26 @@ pub(super) fn may_answer(packet: &Descriptor, cx: &mut Context<'_, Snapshot>) ->
     if errors_left(cx) == 0 {
         return Err(Drop::RateLimited);
     }
-    let broadcast = |interface: u16, address: u32| {
-        let interface = cx.snapshot.interface(interface);
-        interface.is_some_and(|interface| address::is_broadcast(interface, address))
-    };
-    if broadcast(packet.interface, source) {
+    if is_broadcast(packet.interface, source, cx.snapshot) {
         return Err(Drop::BadSource);
     }
-    if broadcast(packet.interface, destination)
-        || connected(packet.interface, destination, cx.snapshot)
-            .is_some_and(|interface| broadcast(interface, destination))
-    {
+    if is_broadcast_anywhere(packet.interface, destination, cx.snapshot) {
         return Err(Drop::ToMany);
     }
     Ok(())
+}
+
+/// Whether an address is a broadcast on an interface's link.
+pub(crate) fn is_broadcast(interface: u16, address: u32, snapshot: &Snapshot) -> bool {
+    let interface = snapshot.interface(interface);
+    interface.is_some_and(|interface| address::is_broadcast(interface, address))
+}
+
+/// Whether an address is a broadcast on an interface's link, or on the one that it would be forwarded to.
+pub(crate) fn is_broadcast_anywhere(interface: u16, address: u32, snapshot: &Snapshot) -> bool {
+    is_broadcast(interface, address, snapshot)
+        || connected(interface, address, snapshot)
+            .is_some_and(|interface| is_broadcast(interface, address, snapshot))
 }
 
 /// The interface on whose link an address is to be found, where that is one.

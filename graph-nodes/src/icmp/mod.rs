@@ -24,14 +24,14 @@ pub use icmp6_redirect::Icmp6Redirect;
 /// Time to live of ICMP messages that this node makes (RFC 1700, "Internet Protocol, default time to live").
 pub(crate) const TTL: u8 = 64;
 
-/// Errors and redirects that this worker may still send now.
-fn errors_left(cx: &mut Context<'_, Snapshot>) -> u64 {
+/// Errors, redirects and TCP resets that this worker may still send now.
+pub(crate) fn errors_left(cx: &mut Context<'_, Snapshot>) -> u64 {
     let errors = cx.state.icmp_errors(cx.snapshot.icmp, cx.now_ns);
     errors.available(cx.now_ns)
 }
 
 /// Takes the place of one of them; false where none is left.
-fn take_error(cx: &mut Context<'_, Snapshot>) -> bool {
+pub(crate) fn take_error(cx: &mut Context<'_, Snapshot>) -> bool {
     let errors = cx.state.icmp_errors(cx.snapshot.icmp, cx.now_ns);
     errors.take(cx.now_ns, 1)
 }

@@ -21,6 +21,7 @@ use crate::snapshot::{NO_INTERFACE, Snapshot};
 const LOOKUP: Verdict = Verdict::edge(0);
 const LOCAL: Verdict = Verdict::edge(1);
 const ERROR: Verdict = Verdict::edge(2);
+const RESET: Verdict = Verdict::edge(3);
 
 /// A node's memory: the work on one frame, and fragments.
 pub(super) struct Enforcer<V: Version> {
@@ -265,6 +266,10 @@ impl<V: Version> Enforcer<V> {
             verdicts[at] = match outcome {
                 Ok(()) => on(case.head),
                 Err(reason) if work.policy.settings.reject && reason.is_answered() => {
+                    if case.is_tcp() {
+                        verdicts[at] = RESET;
+                        continue;
+                    }
                     packet.word = self.prohibited.to_word();
                     ERROR
                 }
@@ -285,6 +290,12 @@ struct Case<'a, V: Version> {
 }
 
 impl<V: Version> Case<'_, V> {
+    /// Whether the packet itself is TCP, rather than one that an ICMP error quotes.
+    fn is_tcp(&self) -> bool {
+        let class = FlowClass::of(self.key.protocol());
+        class == FlowClass::Tcp && !self.head.is(Head::RELATED)
+    }
+
     /// The packet's flow may have been made by one in front of it in the frame, or is to be decided again. `None` where it is a
     /// new flow's first.
     fn known(

@@ -1,7 +1,7 @@
 //! `ip4-policy`: lets pass what policy and access lists allow, and the packets of flows that they have allowed.
 //!
 //! - Input: packets at their IPv4 header, validated by `ip4-input`, those for groups and broadcasts too; word = destination address.
-//! - Output: packets as they came; word = the error to `icmp4-error` where denied packets are answered.
+//! - Output: packets as they came; word = the error to `icmp4-error` where denied packets are answered; denied TCP goes to `tcp4-reset` there.
 //! - Reads: snapshot.policy, snapshot.interfaces, snapshot.vrfs, snapshot.forwarding
 //! - State: the worker's flow table, shared with `ip6-policy`; what first fragments of 512 packets say; where the sweep of the table stands
 //! - Standard: RFC 5382 and RFC 4787 timeouts are configured, Calico's by default; RFC 1858, RFC 3128 (fragments), RFC 1812 section 5.2.7.1 (prohibited)
@@ -20,7 +20,7 @@ use crate::snapshot::Snapshot;
 
 dataplane::next_nodes! {
     /// Where `ip4-policy` sends packets: the end of the arc `ip4-unicast` first.
-    pub enum Next { Lookup => "ip4-lookup", Local => "ip4-local", Error => "icmp4-error" }
+    pub enum Next { Lookup => "ip4-lookup", Local => "ip4-local", Error => "icmp4-error", Reset => "tcp4-reset" }
 }
 
 /// See the module.

@@ -70,7 +70,8 @@ pub struct Sets {
 /// Settings that concern all endpoints.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Settings {
-    /// Denied packets are answered (ICMP administratively prohibited, TCP reset) in place of dropped.
+    /// Denied packets are answered (ICMP administratively prohibited, TCP reset) in place of dropped, but for what untracked lists
+    /// deny.
     pub reject: bool,
     /// Live flows are judged again when policy changes.
     pub reevaluate: bool,

@@ -476,6 +476,18 @@ fn denied_packets_are_answered_where_asked_for() {
         ErrorWord::from_word(out[0].packet.word),
         ErrorWord::new(1, 1)
     );
+    // TCP hears what a closed port says; an ICMP error about a segment is no segment.
+    let mut gateway = Gateway::ip4(policy.clone());
+    let segment = tcp(1, 0, (1, 2), TcpFlags::SYN);
+    assert_eq!(gateway.fate(1, segment.clone()), "tcp4-reset");
+    let about = ip4(v4(1, 10), v4(0, 10)).icmp4_error(3, 1, 0, &tcp(0, 1, (1, 2), TcpFlags::SYN));
+    let out = gateway.harness.run(vec![packet(about.build(), 1)]);
+    assert_eq!(out[0].node, "icmp4-error");
+    gateway.finish();
+    let mut gateway = Gateway::ip6(policy.clone());
+    let segment = ip6(v6(1, 10), v6(0, 10)).tcp(1, 2).flags(TcpFlags::SYN);
+    assert_eq!(gateway.fate(1, segment.build()), "tcp6-reset");
+    gateway.finish();
     // Nobody says who forged a source, or what is broken.
     let mut forger = workload(everything(), everything());
     forger.sources4 = vec![net4("10.0.0.10/32")];
