@@ -1,15 +1,22 @@
 //! The compiled policy against the model's plain evaluator: the same verdict for the same reason, for random states and packets.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use control::compile::policy::{Cause, CompiledPolicy, PolicyCompiler, Reasons};
+use control::compile::policy::{
+    Cause, CompiledPolicy, PolicyCompiler, PolicyInterface, Reasons, settings,
+};
+use graph_nodes::policy::WorkerRules;
+use graph_nodes::policy::decide::{Fate, Way, decide};
 use model::policy::generate::{Random, case, documents, packet, state};
 use model::policy::reference::{
     AccessVerdict, Decision, EndpointId, Packet, Reason, evaluate, evaluate_access,
+    evaluate_all_interfaces,
 };
 use model::policy::{AccessDirection, Direction, Object, PolicyState, Value};
+use tables::acl::Key;
 
 /// Pairs of a state and a packet.
 const PAIRS: u64 = if cfg!(debug_assertions) {
@@ -60,6 +67,25 @@ fn compare(
         })
         .collect();
     assert_eq!(logs, expected.logs, "logs, {}", context());
+    if let EndpointId::Workload(id) = endpoint {
+        let around = evaluate_all_interfaces(state, id, *direction, packet);
+        let host = state.host_endpoint_of_all(&state.workload_endpoints[id].node);
+        let judged =
+            host.and_then(|(name, _)| compiled.judge_all_interfaces(name, *direction, packet));
+        assert_eq!(judged.is_some(), around.is_some(), "{}", context());
+        if let (Some(judged), Some(around)) = (judged, around) {
+            assert_eq!(decision(judged.enforced), around.enforced, "{}", context());
+            assert_eq!(decision(judged.staged), around.staged, "{}", context());
+            let logs = judged
+                .logs
+                .iter()
+                .filter_map(|rule| match reasons.reason(*rule) {
+                    Some(Reason::Rule(rule)) => Some(rule.clone()),
+                    _ => None,
+                });
+            assert_eq!(logs.collect::<Vec<_>>(), around.logs, "{}", context());
+        }
+    }
     expected.enforced.reason
 }
 
@@ -159,6 +185,143 @@ fn a_compiler_that_has_seen_other_states_gives_the_same_verdicts() {
         }
         older = Some((state, compiled));
     }
+}
+
+/// What the reference says about a packet that comes in by an endpoint's interface (where it leaves a workload, or enters by a host's), or goes
+/// out by it: all policies that hold there.
+fn passes(
+    state: &PolicyState,
+    (endpoint, direction, packet): &(EndpointId, Direction, Packet),
+) -> bool {
+    let own = evaluate(state, endpoint, *direction, packet).enforced.allow;
+    let around = match endpoint {
+        EndpointId::Workload(id) => evaluate_all_interfaces(state, id, *direction, packet),
+        EndpointId::Host(_) => None,
+    };
+    own && around.is_none_or(|verdict| verdict.enforced.allow)
+}
+
+fn key<A: tables::acl::Address>(source: A, destination: A, packet: &Packet) -> Key<A> {
+    match (packet.source_port, packet.destination_port, packet.icmp) {
+        (Some(from), Some(to), _) => {
+            Key::with_ports(source, destination, packet.protocol, from, to)
+        }
+        (_, _, Some((kind, code))) if packet.protocol == A::ICMP => {
+            Key::icmp(source, destination, kind, code)
+        }
+        _ => Key::opaque(source, destination, packet.protocol),
+    }
+}
+
+/// The lists that interfaces get, asked in the order in which the nodes ask them, against the reference: what an interface is, which lists hold on it, the
+/// host endpoint for all interfaces among them.
+#[test]
+fn interfaces_enforce_what_the_reference_says() {
+    let states = if cfg!(debug_assertions) { 40 } else { 600 };
+    let (mut workloads, mut hosts) = (BTreeMap::new(), BTreeMap::new());
+    for seed in 0..states {
+        let state = state(seed, 1 + usize::try_from(seed % 12).unwrap());
+        let mut random = Random::new(seed);
+        let mut compiler = PolicyCompiler::new().expect("has memory");
+        let compiled = compiler.compile(&state, Some("n1")).expect("fits");
+        let names: Vec<Box<str>> = state
+            .workload_endpoints
+            .values()
+            .map(|workload| workload.interface.clone())
+            .chain(["eth0", "eth1", "eth2"].map(Into::into))
+            .collect();
+        let interfaces: Vec<_> = (0_u16..)
+            .zip(&names)
+            .map(|(number, name)| PolicyInterface {
+                number,
+                name: name.clone(),
+                addresses: Vec::new(),
+            })
+            .collect();
+        let policies = compiled.interfaces(&state, "n1", &interfaces);
+        let settings = settings(&state.felix_of("n1"));
+        for _ in 0..500 {
+            let Some((endpoint, direction, mut packet)) = case(random.draw(), &state) else {
+                continue;
+            };
+            // Nothing translates here yet.
+            packet.pre_nat_destination = None;
+            packet.pre_nat_destination_port = None;
+            let (name, to_host) = match &endpoint {
+                EndpointId::Workload(id) => {
+                    let workload = &state.workload_endpoints[id];
+                    if &*workload.node != "n1" {
+                        continue;
+                    }
+                    (workload.interface.clone(), packet.with_own_host)
+                }
+                EndpointId::Host(name) => {
+                    let speaks = |interface: &&str| {
+                        let host = state.host_endpoint_of("n1", interface, &[]);
+                        host.is_some_and(|(other, _)| *other == **name)
+                    };
+                    match ["eth0", "eth1", "eth2"].into_iter().find(speaks) {
+                        Some(interface) => (interface.into(), !packet.forwarded),
+                        None => continue,
+                    }
+                }
+            };
+            let incoming = matches!(
+                (&endpoint, direction),
+                (EndpointId::Workload(_), Direction::Egress)
+                    | (EndpointId::Host(_), Direction::Ingress)
+            );
+            // What hosts send themselves is not asked about.
+            if !incoming && to_host {
+                continue;
+            }
+            let number = names.iter().position(|other| *other == name).unwrap();
+            let policy = policies[number].as_deref().expect("an endpoint's");
+            // Lists before tracking are asked in front of these.
+            if policy.untracked_input().is_some() {
+                continue;
+            }
+            let (input, way) = match (incoming, to_host) {
+                (true, true) => (Some(policy), Way::Host),
+                (true, false) => (Some(policy), Way::Out(None)),
+                (false, _) => (None, Way::Out(Some(policy))),
+            };
+            let none = WorkerRules::NONE;
+            let fate = match (packet.source, packet.destination) {
+                (IpAddr::V4(from), IpAddr::V4(to)) => {
+                    let key = key(u32::from(from), to.into(), &packet);
+                    let key = compiled.sets.classify(key);
+                    decide(&key, input, way, false, &settings, none)
+                }
+                (IpAddr::V6(from), IpAddr::V6(to)) => {
+                    let key = key(u128::from(from), to.into(), &packet);
+                    let key = compiled.sets.classify(key);
+                    decide(&key, input, way, false, &settings, none)
+                }
+                _ => unreachable!("of one version"),
+            };
+            let passed = matches!(fate, Fate::Pass { .. });
+            let case = (endpoint, direction, packet);
+            assert_eq!(passed, passes(&state, &case), "seed {seed}, {case:?}");
+            let counts = match &case.0 {
+                EndpointId::Workload(id) => {
+                    let around = evaluate_all_interfaces(&state, id, direction, &case.2);
+                    let around = around.is_some_and(|verdict| !verdict.enforced.allow);
+                    let own = evaluate(&state, &case.0, direction, &case.2).enforced.allow;
+                    workloads.entry((own, around)).or_insert(0)
+                }
+                EndpointId::Host(_) => hosts.entry((passed, to_host)).or_insert(0),
+            };
+            *counts += 1;
+        }
+    }
+    println!("workloads {workloads:?}, hosts {hosts:?}");
+    assert_eq!(
+        workloads.len(),
+        4,
+        "both, one or none of the endpoints deny"
+    );
+    assert_eq!(hosts.len(), 4, "to the host and through it");
 }
 
 /// A random rule of an access list.

@@ -141,6 +141,15 @@ fn in_words(explainer: &Explainer, question: &Question) -> Result<String, std::f
     if answer.untracked {
         writeln!(text, "untracked: replies need a rule of their own")?;
     }
+    if let Some(all) = &answer.all_interfaces {
+        writeln!(
+            text,
+            "host endpoint {}, for all interfaces, judges here too: {}: {}",
+            all.endpoint,
+            word(all.allow),
+            all.why
+        )?;
+    }
     for log in &answer.logs {
         writeln!(text, "logged by {log}")?;
     }

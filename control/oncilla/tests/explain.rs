@@ -193,6 +193,47 @@ fn a_packet_is_judged_and_the_rule_named() {
 }
 
 #[test]
+fn the_host_endpoint_for_all_interfaces_is_named_beside_a_workloads_own_policy() {
+    let directory = directory();
+    let path = directory.path();
+    let all = "
+apiVersion: projectcalico.org/v3
+kind: HostEndpoint
+metadata: {name: any, labels: {host: any}}
+spec: {node: n1, interfaceName: '*'}
+---
+apiVersion: projectcalico.org/v3
+kind: GlobalNetworkPolicy
+metadata: {name: no-mail}
+spec:
+  selector: host == 'any'
+  applyOnForward: true
+  types: [Ingress]
+  ingress: [{action: Deny, protocol: TCP, destination: {ports: [25]}}, {action: Pass}]
+";
+    std::fs::write(path.join("all.yaml"), all).expect("writes");
+    let told = |packet| explain(path, "blue/web-1", "egress", packet);
+    let own = "allow: rule 0 of profile kns.blue\n";
+    let judges = "host endpoint any, for all interfaces, judges here too: deny: rule 0 of GlobalNetworkPolicy no-mail in tier default\n";
+    assert_eq!(
+        told("tcp 10.0.0.2:1 > 10.0.0.9:25"),
+        format!("{own}{judges}")
+    );
+    assert_eq!(told("tcp 10.0.0.2:1 > 10.0.0.9:80"), own);
+    // In bulk, an endpoint's own policy answers; the other endpoint is asked by its name.
+    let packets = r#"{"endpoint": "blue/web-1", "direction": "egress", "protocol": "tcp", "source": "10.0.0.2", "destination": "10.0.0.9", "sourcePort": 1, "destinationPort": 25}
+{"endpoint": "any", "direction": "ingress", "forwarded": true, "protocol": "tcp", "source": "10.0.0.2", "destination": "10.0.0.9", "sourcePort": 1, "destinationPort": 25}
+"#;
+    let arguments = ["explain", "-f", ".", "--packets", "-"];
+    let (code, out, _) = oncilla(path, &arguments, packets);
+    let verdicts: Vec<_> = out
+        .lines()
+        .map(|line| line.contains(r#""verdict":"allow""#))
+        .collect();
+    assert_eq!((code, &verdicts[..]), (0, &[true, false][..]), "{out}");
+}
+
+#[test]
 fn packets_in_bulk_are_answered_line_by_line() {
     let directory = directory();
     let packets = r#"{"endpoint": "blue/web-1", "direction": "ingress", "ipVersion": 4, "protocol": "tcp", "source": "10.0.0.1", "destination": "10.0.0.2", "sourcePort": 1234, "destinationPort": 8085}

@@ -1,7 +1,9 @@
 //! Answers about packets, from the compiled tables.
 
-use model::policy::PolicyState;
-use model::policy::reference::Reason;
+use std::collections::BTreeMap;
+
+use model::policy::reference::{EndpointId, Reason};
+use model::policy::{NamespacedName, PolicyState};
 use serde::Serialize;
 
 use super::Question;
@@ -12,6 +14,8 @@ use crate::compile::policy::{CompiledPolicy, Judged, PolicyCompiler, PolicyError
 pub struct Explainer {
     compiled: CompiledPolicy,
     reasons: Reasons,
+    /// By workload whose node has one: the host endpoint for all interfaces.
+    all_interfaces: BTreeMap<NamespacedName, Box<str>>,
 }
 
 /// An answer as `oncilla explain` prints it in JSON.
@@ -45,6 +49,19 @@ pub struct Explanation {
     pub logs: Vec<String>,
     /// Whether the flow goes untracked.
     pub untracked: bool,
+    /// What the host endpoint for all interfaces says, which judges on workloads' interfaces too, where a rule or tier of its decides.
+    pub all_interfaces: Option<AllInterfaces>,
+}
+
+/// What the host endpoint for all interfaces says about a workload's packet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AllInterfaces {
+    /// Its name.
+    pub endpoint: Box<str>,
+    /// Whether the packet passes as far as it goes.
+    pub allow: bool,
+    /// What decided, in words.
+    pub why: String,
 }
 
 fn word(allow: bool) -> &'static str {
@@ -59,9 +76,17 @@ impl Explainer {
     /// The sets that its policies need do not fit.
     pub fn new(state: &PolicyState) -> Result<Self, PolicyError> {
         let mut compiler = PolicyCompiler::new()?;
+        let all_interfaces = state
+            .workload_endpoints
+            .iter()
+            .filter_map(|(id, workload)| {
+                let (host, _) = state.host_endpoint_of_all(&workload.node)?;
+                Some((id.clone(), host.into()))
+            });
         Ok(Self {
             compiled: compiler.compile(state, None)?,
             reasons: compiler.reasons,
+            all_interfaces: all_interfaces.collect(),
         })
     }
 
@@ -96,7 +121,24 @@ impl Explainer {
                 .filter_map(|rule| self.reasons.reason(*rule).map(words))
                 .collect(),
             untracked: verdict.untracked,
+            all_interfaces: self.all_interfaces(question),
         }
+    }
+
+    fn all_interfaces(&self, question: &Question) -> Option<AllInterfaces> {
+        let EndpointId::Workload(id) = &question.endpoint else {
+            return None;
+        };
+        let endpoint = self.all_interfaces.get(id)?;
+        let verdict =
+            self.compiled
+                .judge_all_interfaces(endpoint, question.direction, &question.packet)?;
+        let reason = self.reasons.reason(verdict.enforced.rule)?;
+        reason.tier().is_some().then(|| AllInterfaces {
+            endpoint: endpoint.clone(),
+            allow: verdict.enforced.allow,
+            why: words(reason),
+        })
     }
 }
 

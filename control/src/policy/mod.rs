@@ -6,6 +6,6 @@ mod packet;
 
 pub use model::policy::PolicyState;
 
-pub use explain::{Answer, Explainer, Explanation};
+pub use explain::{AllInterfaces, Answer, Explainer, Explanation};
 pub use load::{load, state_of};
 pub use packet::{PacketError, Question, direction, endpoint, read_line, read_packet};

@@ -3,7 +3,7 @@
 //! | | in | out |
 //! |---|---|---|
 //! | any interface | access list on input | access list on output |
-//! | workload | egress list; to this host also [`Settings::workload_to_host`] | ingress list |
+//! | workload | lists of the host endpoint for all interfaces: pre-DNAT and, not to this host, forward ingress; egress list; to this host also [`Settings::workload_to_host`] | ingress list; forward egress list of the host endpoint for all interfaces |
 //! | host endpoint, to this host | untracked, pre-DNAT, ingress list | - |
 //! | host endpoint, passing through | untracked, pre-DNAT, forward ingress list | forward egress list |
 //!
@@ -118,6 +118,12 @@ impl<A: JudgedAddress + SetAddress> Deciding<'_, A> {
         let judged = match policy.kind {
             EndpointKind::None => None,
             EndpointKind::Workload => {
+                self.host(
+                    policy,
+                    policy.lists.forward[INGRESS]
+                        .as_deref()
+                        .filter(|_| !to_host),
+                )?;
                 let rule = self.workload(policy, EGRESS)?;
                 if to_host && !settings.workload_to_host {
                     return Err((Denial::WorkloadToHost, RuleId::default()));
@@ -131,10 +137,7 @@ impl<A: JudgedAddress + SetAddress> Deciding<'_, A> {
                 } else {
                     &policy.lists.forward
                 };
-                match self.policy(policy.lists.pre_dnat.as_deref())? {
-                    Some(rule) if rule != RuleId::default() => Some(rule),
-                    _ => self.policy(lists[INGRESS].as_deref())?,
-                }
+                self.host(policy, lists[INGRESS].as_deref())?
             }
         };
         Ok(judged.unwrap_or(listed))
@@ -146,11 +149,27 @@ impl<A: JudgedAddress + SetAddress> Deciding<'_, A> {
         };
         let judged = match policy.kind {
             EndpointKind::None => None,
-            EndpointKind::Workload => Some(self.workload(policy, INGRESS)?),
+            EndpointKind::Workload => {
+                let rule = self.workload(policy, INGRESS)?;
+                self.policy(policy.lists.forward[EGRESS].as_deref())?;
+                Some(rule)
+            }
             EndpointKind::Host => self.policy(policy.lists.forward[EGRESS].as_deref())?,
         };
         let listed = self.access(policy.access[OUTPUT].as_deref())?;
         Ok(judged.unwrap_or(listed))
+    }
+
+    /// A host endpoint's list before destination translation, or else the one behind it.
+    fn host(
+        &mut self,
+        policy: &InterfacePolicy,
+        behind: Option<&Program>,
+    ) -> Result<Option<RuleId>, Denied> {
+        match self.policy(policy.lists.pre_dnat.as_deref())? {
+            Some(rule) if rule != RuleId::NONE => Ok(Some(rule)),
+            _ => self.policy(behind),
+        }
     }
 
     /// A workload without a list has no policy yet, whatever else it says.

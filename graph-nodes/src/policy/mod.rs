@@ -109,9 +109,9 @@ pub enum EndpointKind {
 pub struct Lists {
     /// To the endpoint (or host), and from it.
     pub normal: [Option<Arc<Program>>; 2],
-    /// Traffic that a host endpoint's interface forwards: in, and out.
+    /// Traffic that a host endpoint's interface forwards: in, and out. Of a workload: those of the host endpoint for all interfaces.
     pub forward: [Option<Arc<Program>>; 2],
-    /// Of a host endpoint, before destination translation: in. Ends with an allow by rule 0 where no rule matches: the packet goes
+    /// Of a host endpoint, before destination translation: in. Of a workload: as `forward`. Ends with an allow by rule 0 where no rule matches: the packet goes
     /// on to the other lists.
     pub pre_dnat: Option<Arc<Program>>,
     /// Of a host endpoint, before tracking: in, and out. `Allow` ends without tracking; the end is as of `pre_dnat`. What goes out
@@ -141,6 +141,14 @@ pub struct InterfacePolicy {
     pub sources6: Vec<tables::Prefix6>,
     /// Access lists on what it receives and on what it sends.
     pub access: [Option<Arc<AccessProgram>>; 2],
+}
+
+impl InterfacePolicy {
+    /// A host endpoint's list for what comes in, before tracking.
+    pub fn untracked_input(&self) -> Option<&Program> {
+        let list = self.lists.untracked[INGRESS].as_deref();
+        list.filter(|_| self.kind == EndpointKind::Host)
+    }
 }
 
 /// Index of the access list on what an interface receives, in [`InterfacePolicy::access`].

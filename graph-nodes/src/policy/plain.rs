@@ -175,6 +175,29 @@ fn verdict(
         }
         track |= reflects.contains(&rule);
     }
+    // Of a host endpoint, or of the one for all interfaces where a workload is.
+    if !untracked && (is(input, EndpointKind::Workload) || is(input, EndpointKind::Host)) {
+        let mut settled = false;
+        if let Some(list) = input.and_then(|end| end.pre_dnat.as_ref()) {
+            let (allow, rule) = list.first(&key);
+            if !allow {
+                return "policy-denied";
+            }
+            settled = rule != 0;
+            track = true;
+        }
+        let list = input.and_then(|end| match (end.kind, packet.to_host) {
+            (EndpointKind::Workload, true) => None,
+            (_, true) => end.normal[INGRESS].as_ref(),
+            (_, false) => end.forward[INGRESS].as_ref(),
+        });
+        if let Some(list) = list.filter(|_| !settled) {
+            if !list.first(&key).0 {
+                return "policy-denied";
+            }
+            track = true;
+        }
+    }
     if is(input, EndpointKind::Workload) {
         match input.and_then(|end| end.normal[EGRESS].as_ref()) {
             None => return "closed",
@@ -185,31 +208,6 @@ fn verdict(
             return "workload-to-host";
         }
     }
-    if is(input, EndpointKind::Host) && !untracked {
-        let mut settled = false;
-        if let Some(list) = input.and_then(|end| end.pre_dnat.as_ref()) {
-            let (allow, rule) = list.first(&key);
-            if !allow {
-                return "policy-denied";
-            }
-            settled = rule != 0;
-            track = true;
-        }
-        let list = input.and_then(|end| {
-            let lists = if packet.to_host {
-                &end.normal
-            } else {
-                &end.forward
-            };
-            lists[INGRESS].as_ref()
-        });
-        if let Some(list) = list.filter(|_| !settled) {
-            if !list.first(&key).0 {
-                return "policy-denied";
-            }
-            track = true;
-        }
-    }
     if is(output, EndpointKind::Workload) {
         let open = output.filter(|end| !end.closed);
         match open.and_then(|end| end.normal[INGRESS].as_ref()) {
@@ -218,7 +216,7 @@ fn verdict(
             Some(_) => track = true,
         }
     }
-    if is(output, EndpointKind::Host)
+    if (is(output, EndpointKind::Host) || is(output, EndpointKind::Workload))
         && let Some(list) = output.and_then(|end| end.forward[EGRESS].as_ref())
     {
         if !list.first(&key).0 {

@@ -284,13 +284,24 @@ impl PolicyState {
                 || host.interface.is_empty()
                     && host.expected_ips.iter().any(|ip| addresses.contains(ip))
         };
-        let mut here = self
-            .host_endpoints
+        self.host_endpoint_where(node, own)
+            .or_else(|| self.host_endpoint_of_all(node))
+    }
+
+    /// The host endpoint for all of a node's interfaces, `*`: the lowest by name. Its policies before translation and those for forwarded traffic
+    /// hold for workload interfaces too, and for host interfaces all of them where no other endpoint speaks for the interface.
+    pub fn host_endpoint_of_all(&self, node: &str) -> Option<(&str, &HostEndpoint)> {
+        self.host_endpoint_where(node, |host| &*host.interface == "*")
+    }
+
+    fn host_endpoint_where(
+        &self,
+        node: &str,
+        is: impl Fn(&HostEndpoint) -> bool,
+    ) -> Option<(&str, &HostEndpoint)> {
+        self.host_endpoints
             .iter()
-            .filter(|(_, host)| &*host.node == node);
-        here.clone()
-            .find(|(_, host)| own(host))
-            .or_else(|| here.find(|(_, host)| &*host.interface == "*"))
+            .find(|(_, host)| &*host.node == node && is(host))
             .map(|(name, host)| (&**name, host))
     }
 

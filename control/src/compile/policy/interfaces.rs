@@ -11,8 +11,8 @@ use model::policy::{
 use tables::acl::Prefix;
 use tables::{FlowTimeouts, Prefix4, Prefix6};
 
-use super::CompiledPolicy;
 use super::rules::prefix;
+use super::{CompiledPolicy, Endpoint};
 
 /// Interfaces with such names lead to workloads, and are closed before it is known to which.
 const WORKLOAD_PREFIX: &str = "cali";
@@ -69,13 +69,15 @@ impl CompiledPolicy {
         if let Some((id, workload)) = workload_of(state, node, name) {
             let endpoint = self.workloads.get(id);
             let (sources4, sources6) = sources(workload);
+            let all = state.host_endpoint_of_all(node);
+            let all = all.and_then(|(name, _)| self.hosts.get(name));
             return Some(InterfacePolicy {
                 kind: EndpointKind::Workload,
                 closed: endpoint.is_none(),
                 lists: endpoint
-                    .map(|endpoint| endpoint.lists.clone())
+                    .map(|endpoint| around(&endpoint.lists, all.map(|all| &all.lists)))
                     .unwrap_or_default(),
-                staged: endpoint.and_then(|endpoint| endpoint.staged.clone()),
+                staged: endpoint.and_then(|endpoint| staged(endpoint, all)),
                 sources4,
                 sources6,
                 ..none
@@ -99,6 +101,30 @@ impl CompiledPolicy {
         }
         none.access.iter().any(Option::is_some).then_some(none)
     }
+}
+
+/// A workload's lists with those of the host endpoint for all interfaces that hold on the workload's interface, too.
+fn around(workload: &Lists, all: Option<&Lists>) -> Lists {
+    let (forward, pre_dnat) = match all {
+        Some(all) => (all.forward.clone(), all.pre_dnat.clone()),
+        None => Default::default(),
+    };
+    Lists {
+        forward,
+        pre_dnat,
+        ..workload.clone()
+    }
+}
+
+/// Likewise what staged policies would make of it, where they change one of both.
+fn staged(workload: &Endpoint, all: Option<&Endpoint>) -> Option<Lists> {
+    let of_all = all.and_then(|all| all.staged.as_ref());
+    (workload.staged.is_some() || of_all.is_some()).then(|| {
+        around(
+            workload.staged.as_ref().unwrap_or(&workload.lists),
+            of_all.or(all.map(|all| &all.lists)),
+        )
+    })
 }
 
 /// The workload behind a node's interface: the lowest by name of those that name it.

@@ -71,6 +71,41 @@ impl CompiledPolicy {
     }
 }
 
+impl CompiledPolicy {
+    /// What a host endpoint for all interfaces says about a packet on a workload's interface, whose direction is the workload's. `None` where it is not here,
+    /// or has no say; see [`model::policy::reference::evaluate_all_interfaces`].
+    pub fn judge_all_interfaces(
+        &self,
+        host: &str,
+        direction: Direction,
+        packet: &Packet,
+    ) -> Option<Verdict> {
+        let endpoint = self.hosts.get(host)?;
+        let direction = match direction {
+            Direction::Egress => Direction::Ingress,
+            Direction::Ingress if packet.with_own_host => return None,
+            Direction::Ingress => Direction::Egress,
+        };
+        let mut walk = Walk {
+            sets: &self.sets,
+            endpoint,
+            direction,
+            packet,
+            untracked: false,
+            logs: Vec::new(),
+        };
+        let enforced = walk.all_interfaces(&endpoint.lists);
+        let logs = std::mem::take(&mut walk.logs);
+        let staged = endpoint.staged.as_ref();
+        Some(Verdict {
+            enforced,
+            staged: staged.map_or(enforced, |lists| walk.all_interfaces(lists)),
+            untracked: false,
+            logs,
+        })
+    }
+}
+
 /// What an interface's access lists say about a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AccessJudged {
@@ -180,6 +215,22 @@ impl Walk<'_> {
         };
         self.ask(lists.forward[at].as_deref(), false)
             .unwrap_or_else(|| allow(undecided))
+    }
+
+    fn all_interfaces(&mut self, lists: &Lists) -> Judged {
+        let to_host = self.packet.with_own_host;
+        let discovery = self.is_icmp6(&[133, 134, 135, 136]);
+        if discovery || to_host && self.is_icmp6(&[130, 131, 132]) {
+            return allow(reasons::NEIGHBOUR_DISCOVERY);
+        }
+        let at = self.at();
+        if at == INGRESS
+            && let Some(judged) = self.ask(lists.pre_dnat.as_deref(), true)
+        {
+            return judged;
+        }
+        self.ask(lists.forward[at].as_deref().filter(|_| !to_host), false)
+            .unwrap_or_else(|| allow(reasons::NO_FORWARD_POLICY))
     }
 
     fn is_icmp6(&self, kinds: &[u8]) -> bool {

@@ -8,6 +8,7 @@ use std::net::IpAddr;
 
 use super::Direction;
 use super::access::AccessDirection;
+use super::endpoint::HostEndpoint;
 use super::felix::{EndpointToHost, FailsafePort, Felix};
 use super::id::{NamespacedName, PolicyId, PolicyKind};
 use super::network_policy::{Policy, StagedAction};
@@ -273,6 +274,44 @@ pub fn evaluate(
     }
 }
 
+/// What the host endpoint for all interfaces (`interfaceName: "*"`) of a workload's node says about a packet on the workload's interface: its policies
+/// before translation and those for forwarded traffic judge there too, beside the workload's own. `direction` is the workload's; what a workload sends
+/// comes in for the host. Where none of these policies decides, the packet is allowed for want of one. `None` where there is no such endpoint, or where it
+/// has no say: about packets from the workload's own host.
+pub fn evaluate_all_interfaces(
+    state: &PolicyState,
+    workload: &NamespacedName,
+    direction: Direction,
+    packet: &Packet,
+) -> Option<Verdict> {
+    let workload = state.workload_endpoints.get(workload)?;
+    let (_, host) = state.host_endpoint_of_all(&workload.node)?;
+    let direction = match direction {
+        Direction::Egress => Direction::Ingress,
+        Direction::Ingress if packet.with_own_host => return None,
+        Direction::Ingress => Direction::Egress,
+    };
+    let judge = |staged| {
+        let mut judge = Judge {
+            state,
+            direction,
+            packet,
+            staged,
+            logs: Vec::new(),
+            untracked: false,
+        };
+        (judge.all_interfaces(host), judge.logs)
+    };
+    let (staged, _) = judge(true);
+    let (enforced, logs) = judge(false);
+    Some(Verdict {
+        enforced,
+        staged,
+        logs,
+        untracked: false,
+    })
+}
+
 /// Whether a rule of a policy in a namespace, or of one in none, matches a packet: before destination translation if `early`, after it otherwise.
 pub fn rule_matches(
     state: &PolicyState,
@@ -455,6 +494,22 @@ impl Judge<'_> {
         }
         self.tiers(List::Normal, &labels)
             .unwrap_or_else(|| self.profiles(&host.profiles))
+    }
+
+    /// The part of a host endpoint's policy that holds on workload interfaces.
+    fn all_interfaces(&mut self, host: &HostEndpoint) -> Decision {
+        let labels = self.state.labels_of_host(host);
+        let felix = self.state.felix_of(&host.node);
+        let to_host = self.packet.with_own_host;
+        let discovery = self.is_icmp6(&[133, 134, 135, 136]);
+        if discovery || to_host && self.is_icmp6(&[130, 131, 132]) {
+            return allow(Reason::NeighbourDiscovery);
+        }
+        let early = self.direction == Direction::Ingress && !self.failsafe(&felix, List::PreDnat);
+        let early = early.then(|| self.tiers(List::PreDnat, &labels)).flatten();
+        early
+            .or_else(|| (!to_host).then(|| self.tiers(List::Forward, &labels))?)
+            .unwrap_or_else(|| allow(Reason::NoForwardPolicy))
     }
 
     /// Whether the packet's port is one that is always open. An early list is then passed over, and the lists behind it still judge.

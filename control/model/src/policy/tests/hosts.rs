@@ -1,6 +1,6 @@
 use serde_json::{Value as Json, json};
 
-use super::super::reference::{EndpointId, Packet, evaluate};
+use super::super::reference::{EndpointId, Packet, evaluate, evaluate_all_interfaces};
 use super::super::{Direction, PolicyState};
 use super::verdicts::{A, B, a, from_b, policy, world};
 use super::{calico, egress, icmp, ingress, ip, state_of, tcp, tell, udp, with_labels};
@@ -281,6 +281,93 @@ fn untracked_policy_goes_first() {
         json!({"doNotTrack": true, "ingress": [{"action": "Deny"}]}),
     )]);
     assert_eq!(ingress(&everywhere, &a(), &from_b()), "allow kns.blue 0");
+}
+
+#[test]
+fn the_endpoint_for_all_interfaces_judges_workloads_too() {
+    let all = |policies: &[(&str, Json)]| {
+        let hep = |name: &str, node: &str| {
+            with_labels(
+                calico(
+                    "HostEndpoint",
+                    name,
+                    &json!({"node": node, "interfaceName": "*"}),
+                ),
+                json!({"host": name}),
+            )
+        };
+        let mut documents = vec![hep("all", "n1"), hep("other", "n2")];
+        for (name, spec) in policies {
+            let mut spec = spec.clone();
+            spec["selector"] = json!("host == 'all'");
+            documents.push(policy(name, spec));
+        }
+        world(&documents)
+    };
+    let id = |endpoint| match endpoint {
+        EndpointId::Workload(id) => id,
+        EndpointId::Host(name) => panic!("{name} is no workload"),
+    };
+    let around = |state: &PolicyState, direction, packet: &Packet| {
+        let verdict = evaluate_all_interfaces(state, &id(a()), direction, packet)?;
+        Some(tell(&verdict.enforced))
+    };
+    let told = |state: &PolicyState, direction, packet: &Packet| {
+        around(state, direction, packet).expect("has a say")
+    };
+    let with_host = |mut packet: Packet| {
+        packet.with_own_host = true;
+        packet
+    };
+    let (out, back) = (Direction::Egress, Direction::Ingress);
+    let nothing = "allow no policy for forwarded traffic";
+    // Its policies for the host itself and those before tracking are none of the workload's.
+    let normal = json!({"ingress": [{"action": "Deny"}], "egress": [{"action": "Deny"}]});
+    let raw = json!({"doNotTrack": true, "ingress": [{"action": "Deny"}], "egress": [{"action": "Deny"}]});
+    let state = all(&[("p", normal), ("raw", raw)]);
+    assert_eq!(told(&state, out, &udp(A, B, 80)), nothing);
+    assert_eq!(told(&state, back, &udp(B, A, 80)), nothing);
+    assert_eq!(told(&state, out, &with_host(udp(A, HOST, 80))), nothing);
+    // What a workload sends comes in, and what it gets goes out.
+    let forward = json!({"applyOnForward": true, "order": 2,
+        "ingress": [{"action": "Deny", "protocol": "UDP"}], "egress": [{"action": "Deny", "protocol": "TCP"}]});
+    let early = json!({"preDNAT": true, "order": 1, "ingress": [
+        {"action": "Allow", "protocol": "UDP", "destination": {"ports": [53]}},
+        {"action": "Deny", "protocol": "TCP", "destination": {"ports": [22, 25]}}]});
+    let state = all(&[("forward", forward), ("early", early)]);
+    assert_eq!(told(&state, out, &udp(A, B, 80)), "deny default forward 0");
+    assert_eq!(told(&state, out, &udp(A, B, 53)), "allow default early 0");
+    assert_eq!(told(&state, back, &tcp(B, A, 25)), "deny default forward 0");
+    assert_eq!(
+        told(&state, back, &udp(B, A, 53)),
+        "deny default end of tier"
+    );
+    // To its own host, only what comes before translation counts; from there, nothing.
+    assert_eq!(told(&state, out, &with_host(udp(A, HOST, 80))), nothing);
+    assert_eq!(
+        told(&state, out, &with_host(tcp(A, HOST, 25))),
+        "deny default early 1"
+    );
+    assert_eq!(around(&state, back, &with_host(tcp(HOST, A, 25))), None);
+    // Failsafe ports pass the early list over, and the next one judges.
+    assert_eq!(
+        told(&state, out, &tcp(A, B, 22)),
+        "deny default end of tier"
+    );
+    assert_eq!(told(&state, out, &with_host(tcp(A, HOST, 22))), nothing);
+    // Neighbour discovery and listener reports to the host pass.
+    for kind in [130, 132, 133, 136] {
+        let packet = with_host(icmp("fd00::1", "fd00::9", kind, 0));
+        assert_eq!(told(&state, out, &packet), "allow neighbour discovery");
+    }
+    // A workload's own policy says nothing of it, and other nodes have their own.
+    assert_eq!(egress(&state, &a(), &udp(A, B, 80)), "allow kns.blue 0");
+    let elsewhere = world(&[calico(
+        "HostEndpoint",
+        "all",
+        &json!({"node": "n9", "interfaceName": "*"}),
+    )]);
+    assert_eq!(around(&elsewhere, out, &udp(A, B, 80)), None);
 }
 
 #[test]
