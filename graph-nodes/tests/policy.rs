@@ -201,6 +201,64 @@ fn senders_hear_of_denials_where_asked_for() {
     lab.finish();
 }
 
+#[test]
+fn the_hosts_own_answers_are_judged_where_their_requests_are_untracked() {
+    let pings = |outcome, rule| {
+        let rules = [Rule {
+            protocols: Protocols::from_iter([1, 58]),
+            ..Rule::default()
+        }];
+        let sets = Arc::new(SetClasses::default());
+        let decision = |outcome, rule| Decision {
+            outcome,
+            rule: RuleId(rule),
+        };
+        let stage = Stage::new(
+            Classifier::compile(&rules, &sets),
+            Classifier::compile(&rules, &sets),
+            vec![decision(outcome, rule)],
+            Vec::new(),
+            decision(Outcome::Pass, 0),
+        );
+        Some(Arc::new(Program::new(vec![stage], Judgement::UNDECIDED)))
+    };
+    let echo = || {
+        let packet = frame(0).ip4(v4(0, HOST), v4(0, 1));
+        packet.icmp4_echo(1, 1).build()
+    };
+    let echo6 = || {
+        let packet = frame(0).ip6(v6(0, HOST), v6(0, 1));
+        packet.icmp6_echo(1, 1).build()
+    };
+    let (allow, deny) = (pings(Outcome::Allow, 1), pings(Outcome::Deny, 2));
+    for (untracked, answered) in [
+        ([allow.clone(), None], false),
+        ([allow.clone(), deny.clone()], false),
+        ([allow.clone(), allow], true),
+        ([None, deny], true),
+    ] {
+        let host = InterfacePolicy {
+            kind: EndpointKind::Host,
+            closed: false,
+            lists: Lists {
+                normal: [pings(Outcome::Allow, 3), to_ports(&[])],
+                untracked,
+                ..Lists::default()
+            },
+            staged: None,
+            sources4: Vec::new(),
+            sources6: Vec::new(),
+            access: [None, None],
+        };
+        let policy = between(1, Some(Arc::new(host)), None);
+        let mut lab = Lab::with(&graph_nodes::graph(), with(policy));
+        let expected: &[usize] = if answered { &[0] } else { &[] };
+        assert_eq!(out(&mut lab, 0, echo()), expected);
+        assert_eq!(out(&mut lab, 0, echo6()), expected);
+        lab.finish();
+    }
+}
+
 /// Two policies that allow different ports. Each of ports 3 and 4 passes only if one end's list is of one policy, and the other
 /// end's of the other.
 fn mutually_exclusive(generation: u32) -> Policy {

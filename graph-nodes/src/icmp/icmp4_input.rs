@@ -5,8 +5,8 @@
 //! not obeyed anywhere in this node (RFC 7126), and a record of a route that ends in the request would be wrong in the reply.
 //!
 //! - Input: ICMP packets for this node at their IPv4 header; word unused.
-//! - Output: echo replies at their IPv4 header, flag LOCAL; word = destination address.
-//! - Reads: snapshot.interfaces
+//! - Output: echo replies at their IPv4 header, flag LOCAL; word = destination address. To `ip4-policy` where requests may have come in untracked.
+//! - Reads: snapshot.interfaces, snapshot.policy
 //! - State: none
 //! - Standard: RFC 792, RFC 1122 sections 3.2.2.6 and 3.2.1.6, RFC 1812 section 4.3.3.6, RFC 1624
 //! - Cost: exception path
@@ -23,7 +23,7 @@ use crate::snapshot::Snapshot;
 
 dataplane::next_nodes! {
     /// Where `icmp4-input` sends packets.
-    pub enum Next { Lookup => "ip4-lookup" }
+    pub enum Next { Lookup => "ip4-lookup", Policy => "ip4-policy" }
 }
 
 dataplane::drop_reasons! {
@@ -55,6 +55,9 @@ impl Node<Snapshot> for Icmp4Input {
         let (packets, verdicts) = frame.parts_mut();
         for (packet, verdict) in packets.iter_mut().zip(verdicts) {
             *verdict = match answer(packet, cx) {
+                Ok(()) if cx.snapshot.policy.judges_answers(packet.interface) => {
+                    Next::Policy.into()
+                }
                 Ok(()) => Next::Lookup.into(),
                 Err(reason) => Verdict::discard(reason),
             };

@@ -1,8 +1,8 @@
 //! `icmp6-input`: answers echo requests, hands neighbour discovery on, and counts the rest.
 //!
 //! - Input: packets at their IPv6 header for this node; word = offset of the ICMPv6 header from it.
-//! - Output: echo replies at their IPv6 header to `ip6-lookup`, flag LOCAL, word unused; neighbour discovery as it came to `nd-input`.
-//! - Reads: snapshot.interfaces
+//! - Output: echo replies at their IPv6 header to `ip6-lookup`, or to `ip6-policy` where requests may have come in untracked, flag LOCAL, word unused; neighbour discovery as it came to `nd-input`.
+//! - Reads: snapshot.interfaces, snapshot.policy
 //! - State: none
 //! - Standard: RFC 4443 sections 2.1, 2.3 and 4
 //! - Cost: exception path
@@ -18,7 +18,7 @@ use crate::snapshot::Snapshot;
 
 dataplane::next_nodes! {
     /// Where `icmp6-input` sends packets.
-    pub enum Next { Lookup => "ip6-lookup", NdInput => "nd-input" }
+    pub enum Next { Lookup => "ip6-lookup", NdInput => "nd-input", Policy => "ip6-policy" }
 }
 
 dataplane::drop_reasons! {
@@ -75,7 +75,14 @@ fn answer(packet: &mut Descriptor, cx: &mut Context<'_, Snapshot>) -> Result<Nex
     cx.buffers.truncate_total(packet, end);
     verify(packet, cx, offset, pseudo)?;
     match kind {
-        Icmp6Type::ECHO_REQUEST => echo(packet, cx, offset, length).map(|()| Next::Lookup),
+        Icmp6Type::ECHO_REQUEST => {
+            echo(packet, cx, offset, length)?;
+            Ok(if cx.snapshot.policy.judges_answers(packet.interface) {
+                Next::Policy
+            } else {
+                Next::Lookup
+            })
+        }
         kind if kind.is_neighbour_discovery() => Ok(Next::NdInput),
         kind if kind.is_error() => Err(Drop::Error),
         Icmp6Type::ECHO_REPLY => Err(Drop::EchoReply),

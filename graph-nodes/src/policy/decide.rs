@@ -9,6 +9,9 @@
 //!
 //! All that are there must allow it. An `Allow` of an untracked or pre-DNAT list is final for the lists of the same host endpoint.
 //! What no rule of these two matches is no verdict: their programs end with an allow by rule 0.
+//!
+//! Untracked lists are asked before flows are looked up: that on input in front of all this, that on output ([`answer`]) where this
+//! host answers. What passes through meets none on its way out.
 
 use tables::acl::{Family, Key};
 
@@ -49,6 +52,8 @@ pub enum Fate {
     Pass {
         /// Its flow is to be remembered, so that both directions pass.
         track: bool,
+        /// A policy has allowed it, rather than access lists alone.
+        by_policy: bool,
         /// The rules that allowed it where it came in and where it goes out, the last of each side.
         rules: [RuleId; 2],
     },
@@ -77,6 +82,7 @@ pub fn decide<A: JudgedAddress + SetAddress>(
         key,
         counters,
         track: false,
+        by_policy: false,
     };
     let mut both = || {
         let in_rule = decision.input(input, way, untracked, settings)?;
@@ -86,6 +92,7 @@ pub fn decide<A: JudgedAddress + SetAddress>(
     match both() {
         Ok(rules) => Fate::Pass {
             track: decision.track && !untracked && !matches!(way, Way::Nowhere),
+            by_policy: decision.by_policy,
             rules,
         },
         Err((by, rule)) => Fate::Deny { by, rule },
@@ -96,6 +103,7 @@ struct Deciding<'a, A> {
     key: &'a Key<A>,
     counters: WorkerRules<'a>,
     track: bool,
+    by_policy: bool,
 }
 
 impl<A: JudgedAddress + SetAddress> Deciding<'_, A> {
@@ -185,7 +193,7 @@ impl<A: JudgedAddress + SetAddress> Deciding<'_, A> {
         let Some(program) = program else {
             return Ok(None);
         };
-        self.track = true;
+        (self.track, self.by_policy) = (true, true);
         let rule = self.judge(program).map_err(|rule| (Denial::Policy, rule))?;
         Ok(Some(rule))
     }
@@ -205,6 +213,49 @@ impl<A: JudgedAddress + SetAddress> Deciding<'_, A> {
         self.counters.count(rule);
         if allow { Ok(rule) } else { Err(rule) }
     }
+}
+
+/// Judges what this host answers to a packet without flow. A request that the untracked list of the interface that it came in by has
+/// allowed is not remembered, so its answer needs a rule of its own in the untracked list of the host endpoint that it leaves by;
+/// without one it belongs to no connection. All else that this host sends belongs to what it answers, and passes.
+pub fn answer<A: JudgedAddress + SetAddress>(
+    request: &Key<A>,
+    answer: &Key<A>,
+    input: Option<&InterfacePolicy>,
+    output: Option<&InterfacePolicy>,
+    counters: WorkerRules<'_>,
+) -> Answer {
+    let came = input.and_then(InterfacePolicy::untracked_input);
+    let was_untracked = came.is_some_and(|list| {
+        let judged = list.judge(request);
+        judged.allow && judged.is_decided()
+    });
+    let host = output.filter(|policy| policy.kind == EndpointKind::Host);
+    let Some(policy) = host.filter(|_| was_untracked) else {
+        return Answer::Passes;
+    };
+    let list = policy.lists.untracked[EGRESS].as_deref();
+    let judged = list.map_or(Judgement::UNDECIDED, |list| list.judge(answer));
+    if !judged.is_decided() {
+        return Answer::Untracked;
+    }
+    counters.count(judged.rule);
+    if judged.allow {
+        Answer::Passes
+    } else {
+        Answer::Denied(judged.rule)
+    }
+}
+
+/// What becomes of an answer of this host.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Answer {
+    /// It passes.
+    Passes,
+    /// An untracked list denies it.
+    Denied(RuleId),
+    /// It belongs to no connection, and no untracked list allows it.
+    Untracked,
 }
 
 /// Neighbour discovery and listener reports, without which no IPv6 works on a link: always taken from an endpoint to this host

@@ -9,10 +9,10 @@ use tables::{
 };
 
 use super::counters::WorkerRules;
-use super::decide::{Denial, Fate, Way, decide, is_link_talk};
+use super::decide::{Answer, Denial, Fate, Way, answer, decide, is_link_talk};
 use super::fragments::Fragments;
 use super::owner::Home;
-use super::packet::{Exit, Head, Version, exit, parse, question, question_of_flow};
+use super::packet::{Exit, Head, Version, echo_reply, exit, parse, question, question_of_flow};
 use super::{Drop, EndpointKind, INGRESS, InterfacePolicy, Judgement, Policy, RuleId};
 use crate::icmp::ErrorWord;
 use crate::snapshot::{NO_INTERFACE, Snapshot};
@@ -112,7 +112,9 @@ impl<V: Version> Enforcer<V> {
                 let packet = &packets[at];
                 let bytes = view.bytes(packet);
                 let parsed = match V::plain(bytes, vrf) {
-                    _ if packet.flags().contains(Flags::LOCAL) => Err(LOOKUP),
+                    _ if packet.flags().contains(Flags::LOCAL) => {
+                        Err(answered::<V>(packet, bytes, work))
+                    }
                     Some(plain) => Ok(plain),
                     None => {
                         // Where they have been handed over to, they have met already.
@@ -358,7 +360,10 @@ impl<V: Version> Case<'_, V> {
                 work.counters,
             )
         };
-        let Fate::Pass { track: true, rules } = fate else {
+        let Fate::Pass {
+            track: true, rules, ..
+        } = fate
+        else {
             return false;
         };
         let forward = match index.direction() {
@@ -384,18 +389,25 @@ impl<V: Version> Case<'_, V> {
         changed: &mut bool,
     ) -> Result<(), Drop> {
         let class = FlowClass::of(self.key.protocol());
-        let related = self.head.is(Head::RELATED);
-        let tcp = class == FlowClass::Tcp && !related;
-        let rules = match self.judge(work) {
+        let (rules, by_policy) = match self.judge(work) {
             Fate::Deny { by, .. } => return Err(by.into()),
             Fate::Pass { track: false, .. } => return Ok(()),
-            Fate::Pass { track: true, rules } => rules,
+            Fate::Pass {
+                track: true,
+                rules,
+                by_policy,
+            } => (rules, by_policy),
         };
-        if tcp && !self.head.tcp.is_valid() {
+        if self.is_tcp() && !self.head.tcp.is_valid() {
             return Err(Drop::Invalid);
         }
         if self.head.is(Head::LONE) {
-            return Ok(());
+            // An ICMP error without a flow: invalid where connections are tracked, none of an access list's business.
+            return if by_policy {
+                Err(Drop::Invalid)
+            } else {
+                Ok(())
+            };
         }
         let Some(state) = FlowState::first(class, self.head.tcp, true) else {
             return Ok(());
@@ -449,6 +461,33 @@ fn on(head: Head) -> Verdict {
 /// Nobody is told of flows that end here: the flow log is not there yet.
 fn nobody(_: &FlowView<'_>, _: FlowEnd) {}
 
+/// Where a packet goes that this host sends: an answer to what came in by the packet's interface.
+#[cold]
+fn answered<V: Version>(packet: &Descriptor, bytes: &[u8], work: &Work<'_>) -> Verdict {
+    let Some((reply, request)) = echo_reply::<V>(bytes) else {
+        return LOOKUP;
+    };
+    let exit = exit::<V>(
+        work.snapshot,
+        packet.interface,
+        Head::default(),
+        reply.destination(),
+        bytes,
+    );
+    let answer = answer(
+        &work.policy.classify(request),
+        &work.policy.classify(reply),
+        work.policy.of(packet.interface),
+        work.policy.of(exit.interface()),
+        work.counters,
+    );
+    match answer {
+        Answer::Passes => LOOKUP,
+        Answer::Denied(_) => Verdict::discard(Drop::PolicyDenied),
+        Answer::Untracked => Verdict::discard(Drop::Invalid),
+    }
+}
+
 /// Whether packets that an interface receives are looked at before flows are.
 fn is_guarded(policy: &InterfacePolicy) -> bool {
     match policy.kind {
@@ -456,7 +495,7 @@ fn is_guarded(policy: &InterfacePolicy) -> bool {
         EndpointKind::Workload => {
             policy.closed || !policy.sources4.is_empty() || !policy.sources6.is_empty()
         }
-        EndpointKind::Host => policy.lists.untracked[INGRESS].is_some(),
+        EndpointKind::Host => policy.untracked_input().is_some(),
     }
 }
 

@@ -8,7 +8,11 @@
 //!
 //! `ip4-policy` and `ip6-policy` are one piece of work for two versions of IP. A packet of a flow that is remembered, in either
 //! direction, meets no list any more; every other packet meets all that concern it. ICMP errors belong to the flow of the packet
-//! that they quote, fragments to that of the first. What this host itself sends passes.
+//! that they quote, fragments to that of the first. An error that belongs to no flow is invalid where a policy has a say.
+//!
+//! What this host itself sends are answers: echo replies, ICMP errors and TCP resets about packets that came in, neighbour discovery. They
+//! belong to what they answer and pass, but for replies to requests that an untracked list let in ([`decide::answer`]). Nothing here
+//! begins a connection, so nothing asks the egress lists of host endpoints for what the host itself sends.
 
 mod counters;
 pub mod decide;
@@ -114,8 +118,8 @@ pub struct Lists {
     /// Of a host endpoint, before destination translation: in. Of a workload: as `forward`. Ends with an allow by rule 0 where no rule matches: the packet goes
     /// on to the other lists.
     pub pre_dnat: Option<Arc<Program>>,
-    /// Of a host endpoint, before tracking: in, and out. `Allow` ends without tracking; the end is as of `pre_dnat`. What goes out
-    /// of such an interface comes from this host, so nothing asks the list for it yet.
+    /// Of a host endpoint, before tracking: in, and out. `Allow` ends without tracking; the end is as of `pre_dnat`. The list for
+    /// what goes out is asked about what this host itself sends, not about what it forwards.
     pub untracked: [Option<Arc<Program>>; 2],
 }
 
@@ -174,7 +178,7 @@ dataplane::drop_reasons! {
         Closed = "closed": "The workload has no policy yet",
         WorkloadToHost = "workload-to-host": "Workloads may not reach this host (defaultEndpointToHostAction)",
         Fragment = "fragment": "A fragment came before the first of its packet, or overlaps the TCP header",
-        Invalid = "invalid": "The TCP flags are none that a connection sends",
+        Invalid = "invalid": "The TCP flags are none that a connection sends, or the packet is an ICMP error or an answer that belongs to no flow",
         FlowTableFull = "flow-table-full": "There is no room to remember the packet's flow",
         Truncated = "truncated": "The packet ends inside its headers",
         Malformed = "malformed": "The IPv6 extension headers are malformed",
@@ -217,6 +221,12 @@ impl Policy {
     #[inline]
     pub fn of(&self, interface: u16) -> Option<&InterfacePolicy> {
         self.interfaces.get(usize::from(interface))?.as_deref()
+    }
+
+    /// Whether answers of this host to packets from an interface have to pass the nodes of policy.
+    pub fn judges_answers(&self, interface: u16) -> bool {
+        self.of(interface)
+            .is_some_and(|policy| policy.untracked_input().is_some())
     }
 
     /// A key with the classes that the sets of addresses give its ends.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use dataplane::{Flags, TestPacket, WorkerId};
+use tables::acl::Rule;
 use wire::TcpFlags;
 use wire::builder::{ip4, ip6};
 
@@ -343,11 +344,18 @@ fn icmp_belongs_to_the_flow_that_it_is_about() {
         "ports are not"
     );
     assert_eq!(gateway.fate(1, about(&asked[..19])), DENIED);
-    // An error opens no flow, even where rules allow it.
+    // One of no flow is invalid, even where rules allow it, and opens none.
     let allowed = ip4(v4(0, 10), v4(1, 10)).icmp4_error(3, 1, 0, &udp(1, 0, (5, 5)));
-    assert_eq!(gateway.fate(0, allowed.build()), ON);
+    assert_eq!(gateway.fate(0, allowed.build()), "invalid");
     let back = ip4(v4(1, 10), v4(0, 10)).icmp4_error(3, 1, 0, &udp(0, 1, (5, 5)));
     assert_eq!(gateway.fate(1, back.build()), DENIED);
+    gateway.finish();
+    // Access lists are about packets: what they permit passes.
+    let mut lists = endpoint(Nobody);
+    lists.access[INPUT] = access(&[Rule::default()], &[1]);
+    let mut gateway = Gateway::ip4(policy([(0, lists)]));
+    let permitted = ip4(v4(0, 10), v4(1, 10)).icmp4_error(3, 1, 0, &udp(1, 0, (5, 5)));
+    assert_eq!(gateway.fate(0, permitted.build()), ON);
     gateway.finish();
 
     let mut gateway = Gateway::ip6(names());
@@ -494,6 +502,62 @@ fn denied_packets_are_answered_where_asked_for() {
     policy.interfaces[0] = Some(Arc::new(forger));
     let mut gateway = Gateway::ip4(policy);
     assert_eq!(gateway.fate(0, udp(3, 1, (1, 53))), "spoofed");
+    gateway.finish();
+}
+
+#[test]
+fn answers_to_untracked_requests_need_a_rule_of_their_own() {
+    let list = |rules: &[(Rule, Outcome, u32)]| Some(Arc::new(with_end(rules, true, 0)));
+    let pings = || of_protocols(&[1, 58]);
+    let allow = || list(&[(pings(), Outcome::Allow, 1)]);
+    let with = |ingress, egress| {
+        let mut host = endpoint(Host);
+        host.lists.normal = [nothing(), nothing()];
+        host.lists.untracked = [ingress, egress];
+        policy([(2, host)])
+    };
+    // Of this host, about a packet that came in by an interface.
+    let local = |interface, bytes| TestPacket {
+        bytes,
+        interface,
+        flags: Flags::LOCAL,
+        ..TestPacket::default()
+    };
+    let reply = |to| ip4(v4(2, 1), v4(to, 10)).icmp4_echo_reply(7, 1).build();
+    let reply6 = |to| ip6(v6(2, 1), v6(to, 10)).icmp6_echo_reply(7, 1).build();
+    for (ingress, egress, expected) in [
+        (allow(), None, "invalid"),
+        (allow(), list(&[]), "invalid"),
+        (
+            allow(),
+            list(&[(to_port(17, 1), Outcome::Allow, 2)]),
+            "invalid",
+        ),
+        (allow(), allow(), "on"),
+        (allow(), list(&[(pings(), Outcome::Deny, 2)]), DENIED),
+        // Its request is tracked, or there was none.
+        (list(&[]), list(&[(pings(), Outcome::Deny, 2)]), "on"),
+        (None, list(&[(pings(), Outcome::Deny, 2)]), "on"),
+    ] {
+        let policy = with(ingress, egress);
+        let (mut four, mut six) = (Gateway::ip4(policy.clone()), Gateway::ip6(policy));
+        let on = |fate| match fate {
+            ON | ON6 => "on",
+            other => other,
+        };
+        assert_eq!(on(four.fate_of(local(2, reply(2)))), expected);
+        assert_eq!(on(six.fate_of(local(2, reply6(2)))), expected);
+        four.finish();
+        six.finish();
+    }
+    let deny = || list(&[(Rule::default(), Outcome::Deny, 2)]);
+    let mut gateway = Gateway::ip4(with(allow(), deny()));
+    // By an interface without policy, and to a request that came in by one.
+    assert_eq!(gateway.fate_of(local(2, reply(4))), ON);
+    assert_eq!(gateway.fate_of(local(4, reply(2))), ON);
+    // Errors belong to what they are about.
+    let error = ip4(v4(2, 1), v4(2, 10)).icmp4_error(3, 13, 0, &udp(2, 4, (5, 5)));
+    assert_eq!(gateway.fate_of(local(2, error.build())), ON);
     gateway.finish();
 }
 
