@@ -2,6 +2,8 @@
 
 mod kit;
 
+use std::io::ErrorKind;
+use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::path::Path;
 use std::time::Duration;
 
@@ -37,8 +39,13 @@ fn calico(kind: &str, name: &str, spec: &str) -> String {
 
 /// The four hosts as workloads of this node.
 fn workloads() -> String {
+    first_workloads(HOSTS.len())
+}
+
+/// Some of them.
+fn first_workloads(count: usize) -> String {
     let mut text = String::new();
-    for ((host, interface, ip4, ip6), labels) in HOSTS.into_iter().zip(ROLES) {
+    for ((host, interface, ip4, ip6), labels) in HOSTS.into_iter().zip(ROLES).take(count) {
         text += &format!(
             "---\napiVersion: projectcalico.org/v3\nkind: WorkloadEndpoint\n\
              metadata: {{name: {host}, namespace: lab, labels: {labels}}}\n\
@@ -254,5 +261,206 @@ fn access_lists_judge_what_an_interface_receives_and_sends() {
     assert!(connected(&lab, "b", "a", "198.18.1.2") && pinged(&lab, "b", "198.18.1.2"));
     assert!(!connected(&lab, "a", "b", "198.18.2.2") && !pinged(&lab, "a", "198.18.2.2"));
     assert!(pinged(&lab, "b", "2001:db8:1::2") && !pinged(&lab, "a", "2001:db8:2::2"));
+    daemon.stop();
+}
+
+/// Settings of Felix for all nodes.
+fn felix(spec: &str) -> String {
+    calico("FelixConfiguration", "default", spec)
+}
+
+/// A UDP socket on an address of a host.
+fn socket(lab: &Lab, host: &str, address: &str) -> UdpSocket {
+    let address = ip(address);
+    let bind = || {
+        let socket = UdpSocket::bind(SocketAddr::new(address, 0))?;
+        socket.set_read_timeout(Some(PATIENCE))?;
+        Ok::<_, std::io::Error>(socket)
+    };
+    let bound = lab.namespace(host).unwrap().run(bind).unwrap();
+    bound.expect("the address is there")
+}
+
+/// Whether a datagram from one socket reaches the other.
+fn heard(from: &UdpSocket, to: &UdpSocket, say: u8) -> bool {
+    from.send_to(&[say], to.local_addr().unwrap()).unwrap();
+    let mut buffer = [0];
+    match to.recv(&mut buffer) {
+        Ok(_) => {
+            assert_eq!(buffer, [say]);
+            true
+        }
+        Err(error) => {
+            let silent = matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut);
+            assert!(silent, "{error}");
+            false
+        }
+    }
+}
+
+#[test]
+fn replies_pass_as_long_as_timeouts_say() {
+    let Some((lab, _turn)) = lab("replies_pass_as_long_as_timeouts_say", TOPOLOGY) else {
+        return;
+    };
+    let directory = tempfile::tempdir().unwrap();
+    let mut daemon = Daemon::start(&lab, directory.path(), &["--node", "gw"]);
+    daemon.apply(&objects(lab.topology()));
+    let open = |name, types, label| {
+        let spec = format!(
+            "{{selector: role == '{label}', types: [{types}], {}: [{{action: Allow}}]}}",
+            types.to_lowercase()
+        );
+        calico("GlobalNetworkPolicy", name, &spec)
+    };
+    // The client may ask the servers, and they may not ask it.
+    let rules = open("ask", "Egress", "client") + &open("answer", "Ingress", "web");
+    daemon.apply(&(workloads() + &rules));
+    let pairs = [
+        ("198.18.1.2", "198.18.2.2"),
+        ("2001:db8:1::2", "2001:db8:2::2"),
+    ];
+    let pairs =
+        pairs.map(|(client, server)| (socket(&lab, "a", client), socket(&lab, "b", server)));
+    // Asks, where there is a number for it, and tells whether the answer arrives.
+    let answered = |ask: Option<u8>, say| {
+        pairs.each_ref().map(|(a, b)| {
+            assert!(ask.is_none_or(|ask| heard(a, b, ask)));
+            heard(b, a, say)
+        })
+    };
+    assert_eq!(answered(None, 1), [false; 2], "nobody has asked");
+    assert_eq!(answered(Some(2), 3), [true; 2]);
+    std::thread::sleep(Duration::from_millis(2500));
+    assert_eq!(answered(None, 4), [true; 2], "within a minute, the default");
+    daemon.apply(&felix(
+        "{bpfConntrackTimeouts: {creationGracePeriod: 0s, udpTimeout: 2s}}",
+    ));
+    assert_eq!(answered(Some(5), 6), [true; 2]);
+    std::thread::sleep(Duration::from_millis(3500));
+    assert_eq!(answered(None, 7), [false; 2], "the flow is over");
+    assert_eq!(answered(Some(8), 9), [true; 2], "and another one begins");
+    daemon.delete(&[("FelixConfiguration", "default")]);
+    std::thread::sleep(Duration::from_millis(2500));
+    assert_eq!(answered(None, 10), [true; 2], "a minute again");
+    let refused = daemon.try_apply(&felix("{bpfConntrackTimeouts: {udpTimeout: Auto}}"));
+    let error = kit::all_of(&refused.expect_err("is refused"));
+    assert!(
+        error.contains("spec.bpfConntrackTimeouts.udpTimeout"),
+        "{error}"
+    );
+    daemon.stop();
+}
+
+#[test]
+fn connections_are_refused_where_policy_rejects() {
+    let Some((lab, _turn)) = lab("connections_are_refused_where_policy_rejects", TOPOLOGY) else {
+        return;
+    };
+    let directory = tempfile::tempdir().unwrap();
+    let mut daemon = Daemon::start(&lab, directory.path(), &["--node", "gw"]);
+    daemon.apply(&objects(lab.topology()));
+    // Nothing listens there: a connection that policy lets through is refused by the host itself.
+    let allowed = "{selector: all(), types: [Ingress, Egress],
+        ingress: [{action: Allow, protocol: TCP, destination: {ports: [7]}}], egress: [{action: Allow}]}";
+    daemon.apply(&(workloads() + &calico("GlobalNetworkPolicy", "p", allowed)));
+    let connect = |to: &str, port| {
+        let to = SocketAddr::new(ip(to), port);
+        let patience = 3 * PATIENCE;
+        let made = lab.namespace("a").unwrap();
+        let made = made
+            .run(|| TcpStream::connect_timeout(&to, patience))
+            .unwrap();
+        made.expect_err("nobody listens").kind()
+    };
+    for to in ["198.18.2.2", "2001:db8:2::2"] {
+        assert_eq!(connect(to, 7), ErrorKind::ConnectionRefused);
+        assert_eq!(connect(to, 8), ErrorKind::TimedOut);
+    }
+    daemon.apply(&felix("{iptablesFilterDenyAction: Reject}"));
+    for to in ["198.18.2.2", "2001:db8:2::2"] {
+        assert_eq!(connect(to, 8), ErrorKind::ConnectionRefused);
+        assert_eq!(connect(to, 7), ErrorKind::ConnectionRefused);
+    }
+    daemon.stop();
+}
+
+#[test]
+fn the_host_endpoint_for_all_interfaces_judges_workloads_and_what_the_host_answers() {
+    let name = "the_host_endpoint_for_all_interfaces_judges_workloads_and_what_the_host_answers";
+    let Some((lab, _turn)) = lab(name, TOPOLOGY) else {
+        return;
+    };
+    let directory = tempfile::tempdir().unwrap();
+    let mut daemon = Daemon::start(&lab, directory.path(), &["--node", "gw"]);
+    daemon.apply(&objects(lab.topology()));
+    // a and b are workloads with open policy; c and d are behind host interfaces.
+    let workloads = first_workloads(2);
+    let open = "{selector: has(role), types: [Ingress, Egress], ingress: [{action: Allow}], egress: [{action: Allow}]}";
+    daemon.apply(
+        &(workloads
+            + &calico("GlobalNetworkPolicy", "open", open)
+            + &felix("{defaultEndpointToHostAction: Accept}")),
+    );
+    assert!(pinged(&lab, "a", "198.18.2.2") && pinged(&lab, "a", "198.18.3.2"));
+    let host = |interface: &str| {
+        format!(
+            "---\napiVersion: projectcalico.org/v3\nkind: HostEndpoint\nmetadata: {{name: all, labels: {{host: gw}}}}\n\
+             spec: {{node: gw, interfaceName: \"{interface}\", profiles: [projectcalico-default-allow]}}\n"
+        )
+    };
+    let rules = |name, spec: &str| {
+        let spec = spec.replacen('{', "{selector: host == 'gw', ", 1);
+        calico("GlobalNetworkPolicy", name, &spec)
+    };
+    let forward = rules(
+        "forward",
+        "{applyOnForward: true, order: 2, types: [Ingress, Egress], ingress: [
+           {action: Deny, protocol: ICMP, source: {nets: [198.18.1.0/24]}, destination: {nets: [198.18.2.0/24]}},
+           {action: Allow}], egress: [
+           {action: Deny, protocol: ICMPv6, destination: {nets: [\"2001:db8:2::/64\"]}},
+           {action: Allow}]}",
+    );
+    let early = rules(
+        "early",
+        "{preDNAT: true, applyOnForward: true, order: 1, types: [Ingress], ingress: [
+           {action: Deny, protocol: ICMP, destination: {nets: [198.18.1.1/32]}}]}",
+    );
+    daemon.apply(&(host("*") + &forward + &early));
+    // As it enters by a's interface, and as it leaves by b's.
+    assert!(!pinged(&lab, "a", "198.18.2.2") && pinged(&lab, "b", "198.18.1.2"));
+    assert!(!pinged(&lab, "a", "2001:db8:2::2") && pinged(&lab, "b", "2001:db8:1::2"));
+    assert!(connected(&lab, "a", "b", "198.18.2.2"));
+    // To the host itself: what comes before translation.
+    assert!(!pinged(&lab, "a", "198.18.1.1") && pinged(&lab, "a", "2001:db8:1::1"));
+    assert!(pinged(&lab, "c", "198.18.3.1"));
+    // One for another interface does not judge there.
+    daemon.apply(&host("p3"));
+    assert!(pinged(&lab, "a", "198.18.2.2") && pinged(&lab, "a", "198.18.1.1"));
+
+    // What the host answers to requests that it did not track needs a rule of its own.
+    daemon.apply(&host("p2.10"));
+    let raw = |egress| {
+        let spec = format!(
+            "{{doNotTrack: true, applyOnForward: true, types: [Ingress, Egress],
+               ingress: [{{action: Allow, protocol: ICMP}}, {{action: Allow, protocol: ICMPv6, icmp: {{type: 128}}}}], egress: [{egress}]}}"
+        );
+        rules("raw", &spec)
+    };
+    let gateway = ["198.18.3.1", "2001:db8:3::1"];
+    for address in gateway {
+        assert!(pinged(&lab, "c", address));
+    }
+    daemon.apply(&raw(""));
+    for address in gateway {
+        assert!(!pinged(&lab, "c", address));
+    }
+    assert!(daemon.drops("ip4-policy", "invalid") > 0);
+    daemon.apply(&raw(
+        "{action: Allow, protocol: ICMP, icmp: {type: 0}}, {action: Allow, protocol: ICMPv6, icmp: {type: 129}}",
+    ));
+    for address in gateway {
+        assert!(pinged(&lab, "c", address));
+    }
     daemon.stop();
 }
