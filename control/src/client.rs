@@ -261,6 +261,22 @@ impl Client {
             .into_inner())
     }
 
+    /// What each rule allowed and denied.
+    ///
+    /// # Errors
+    ///
+    /// The connection fails.
+    pub async fn rule_counters(
+        &mut self,
+        denied_only: bool,
+    ) -> Result<v1::RuleCountersResponse, ClientError> {
+        Ok(self
+            .telemetry
+            .rule_counters(v1::RuleCountersRequest { denied_only })
+            .await?
+            .into_inner())
+    }
+
     /// Follows packets through the nodes.
     ///
     /// # Errors

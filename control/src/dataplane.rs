@@ -89,6 +89,9 @@ pub trait Telemetry: Send + Sync + 'static {
     /// Drops that are not zero, most packets first.
     fn drops(&self) -> Vec<v1::DropCounter>;
 
+    /// What each rule allowed and denied, without those that did neither; most denied packets first, then most allowed.
+    fn rule_counters(&self) -> Vec<v1::RuleCounter>;
+
     /// Starts to follow packets. Ends when the receiver is dropped, or when the sender is: then all are there.
     ///
     /// # Errors
@@ -110,7 +113,7 @@ pub trait Telemetry: Send + Sync + 'static {
     ) -> Result<mpsc::Receiver<v1::CapturedPacket>, TelemetryError>;
 }
 
-/// Why a trace or capture does not start.
+/// Why a trace, a capture, a dump or a log does not start.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TelemetryError {
     /// What the client asked for does not exist.

@@ -534,6 +534,17 @@ impl v1::telemetry_server::Telemetry for Services {
         Ok(Response::new(v1::DropsResponse { drops }))
     }
 
+    async fn rule_counters(
+        &self,
+        request: Request<v1::RuleCountersRequest>,
+    ) -> Result<Response<v1::RuleCountersResponse>, Status> {
+        let mut rules = self.read(|telemetry| telemetry.rule_counters()).await?;
+        if request.into_inner().denied_only {
+            rules.retain(|rule| rule.denied > 0);
+        }
+        Ok(Response::new(v1::RuleCountersResponse { rules }))
+    }
+
     type TraceStream = Replies<v1::PacketTrace>;
 
     async fn trace(

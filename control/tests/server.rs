@@ -476,6 +476,10 @@ async fn telemetry_is_passed_on() {
     assert_eq!(client.neighbours().await.unwrap().neighbours[0].age_ms, 5);
     assert_eq!(client.runtime().await.unwrap().workers[0].loops, 9);
     assert_eq!(client.drops().await.unwrap().drops[0].packets, 3);
+    let rules = client.rule_counters(false).await.unwrap().rules;
+    assert_eq!((rules.len(), rules[0].denied, rules[1].allowed), (2, 4, 6));
+    let rules = client.rule_counters(true).await.unwrap().rules;
+    assert_eq!((rules.len(), rules[0].denied), (1, 4));
 
     let five = v1::TraceRequest {
         count: 5,

@@ -32,7 +32,11 @@ enum What {
     /// Work and time by worker and node.
     Runtime,
     /// Dropped packets by node and reason.
-    Drops,
+    Drops {
+        /// By the rules of policies, profiles and access lists that denied them, with what these rules allowed.
+        #[arg(long)]
+        by_rule: bool,
+    },
     /// Which daemon this is and how it is.
     #[command(alias = "info")]
     Version,
@@ -70,7 +74,14 @@ pub(crate) async fn show(client: &mut Client, args: Args) -> anyhow::Result<()> 
             }
             runtime(&answer)
         }
-        What::Drops => {
+        What::Drops { by_rule: true } => {
+            let answer = client.rule_counters(true).await?;
+            if json {
+                return print_json(&answer);
+            }
+            rule_counters(&answer)
+        }
+        What::Drops { by_rule: false } => {
             let answer = client.drops().await?;
             if json {
                 return print_json(&answer);
@@ -262,6 +273,43 @@ fn drops(answer: &v1::DropsResponse) -> String {
     table.render()
 }
 
+fn rule_counters(answer: &v1::RuleCountersResponse) -> String {
+    let mut table = Table::new(&[
+        ">DENIED",
+        ">ALLOWED",
+        "TIER",
+        "POLICY",
+        ">RULE",
+        "DIRECTION",
+        "REASON",
+    ]);
+    for counter in &answer.rules {
+        let rule = counter.rule.clone().unwrap_or_default();
+        table.row([
+            counter.denied.to_string(),
+            counter.allowed.to_string(),
+            rule.tier.clone(),
+            policy(&rule),
+            rule.rule.map(|rule| rule.to_string()).unwrap_or_default(),
+            direction(&rule),
+            rule.reason,
+        ]);
+    }
+    table.render()
+}
+
+/// Kind and name of what has the rule.
+fn policy(rule: &v1::RuleReason) -> String {
+    format!("{} {}", rule.kind, rule.policy).trim().to_owned()
+}
+
+fn direction(rule: &v1::RuleReason) -> String {
+    match &*rule.interface {
+        "" => rule.direction.clone(),
+        interface => format!("{} of {interface}", rule.direction),
+    }
+}
+
 fn version(answer: &v1::InfoResponse) -> String {
     let objects: Vec<String> = answer
         .objects
@@ -288,6 +336,42 @@ fn version(answer: &v1::InfoResponse) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn rules_have_a_line_each() {
+        let rule = |kind: &str, policy: &str, rule| v1::RuleReason {
+            kind: kind.into(),
+            policy: policy.into(),
+            rule,
+            direction: "input".into(),
+            reason: "rule".into(),
+            ..Default::default()
+        };
+        let of_list = v1::RuleReason {
+            interface: "lan".into(),
+            ..rule("AccessList", "no-telnet", Some(0))
+        };
+        let end = v1::RuleReason {
+            tier: "default".into(),
+            direction: "ingress".into(),
+            reason: "end of tier".into(),
+            ..rule("", "", None)
+        };
+        let counter = |rule, denied| v1::RuleCounter {
+            rule: Some(rule),
+            denied,
+            ..Default::default()
+        };
+        let text = rule_counters(&v1::RuleCountersResponse {
+            rules: vec![counter(of_list, 12), counter(end, 3)],
+        });
+        let expected = [
+            "DENIED  ALLOWED  TIER     POLICY                RULE  DIRECTION     REASON",
+            "    12        0           AccessList no-telnet     0  input of lan  rule",
+            "     3        0  default                              ingress       end of tier",
+        ];
+        assert_eq!(text.lines().collect::<Vec<_>>(), expected);
+    }
 
     #[test]
     fn numbers_are_put_in_relation() {

@@ -188,6 +188,7 @@ async fn the_dataplane_is_shown() {
         ("show neighbours", "0.005 s"),
         ("show runtime", "worker 1: generation 0, 9 loops"),
         ("show drops", "ip4-lookup"),
+        ("show drops --by-rule", "4        5  default"),
         ("show version", "workers 2, time-stamp counter at 3.000 GHz"),
         ("trace --count 2", "packet 2: "),
         ("completion bash", "_oncilla"),
@@ -196,6 +197,7 @@ async fn the_dataplane_is_shown() {
         ("show neighbours -o json", "\"ageMs\": 5"),
         ("show runtime -o json", "\"loops\": 9"),
         ("show drops -o json", "\"packets\": 3"),
+        ("show drops --by-rule -o json", "\"denied\": 4"),
         ("show version -o json", "\"generation\": 0"),
         ("trace --count 1 -o json", "{\"number\":1,"),
     ] {

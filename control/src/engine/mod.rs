@@ -6,6 +6,7 @@
 
 mod observe;
 mod policy;
+mod rules;
 mod telemetry;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -162,7 +163,7 @@ impl Gateway {
             sections: Sections::default(),
             devices: BTreeMap::new(),
             prepared: None,
-            policy: policy::PolicyKeeper::new(options.node),
+            policy: policy::PolicyKeeper::new(options.node, config.workers),
             observers: observe::Observers::default(),
         };
         let slow_path = Arc::new(SlowPathThread {

@@ -1,16 +1,18 @@
 //! Policy of the running engine: compiled when something changes that it depends on.
 
-use graph_nodes::policy::Policy;
+use std::sync::Arc;
+
+use control_api::v1;
+use graph_nodes::policy::{Policy, RuleCounters};
 use model::policy::{PolicyState, ResourceId, ResourceKind};
 use model::{DesiredState, InterfaceName, ObjectKey, SpecError};
 
-use super::State;
+use super::{State, rules};
 use crate::compile::Numbering;
-use crate::compile::policy::{PolicyCompiler, PolicyError, PolicyInterface, settings};
+use crate::compile::policy::{PolicyCompiler, PolicyError, PolicyInterface, Reasons, settings};
 use crate::dataplane::{Cause, PrepareError};
 
 /// What is compiled, and what is kept for the next time.
-#[derive(Default)]
 pub(super) struct PolicyKeeper {
     /// The name of this node: endpoints of others are not ours.
     pub(super) node: String,
@@ -19,14 +21,30 @@ pub(super) struct PolicyKeeper {
     compiler: Option<PolicyCompiler>,
     /// Of the last policy that was compiled, published or not.
     generation: u32,
+    /// By rule, since the start. The numbers of rules keep their meaning, so it only grows.
+    counters: Arc<RuleCounters>,
 }
 
 impl PolicyKeeper {
-    pub(super) fn new(node: String) -> Self {
+    pub(super) fn new(node: String, workers: usize) -> Self {
         Self {
             node,
-            ..Self::default()
+            live: Policy::default(),
+            compiler: None,
+            generation: 0,
+            counters: Arc::new(RuleCounters::new(workers, 0)),
         }
+    }
+
+    /// What the numbers of rules stand for; `None` where there was no policy yet.
+    pub(super) fn reasons(&self) -> Option<&Reasons> {
+        self.compiler.as_ref().map(|compiler| &compiler.reasons)
+    }
+
+    /// What rules have decided.
+    pub(super) fn counts(&self) -> Vec<v1::RuleCounter> {
+        let reasons = self.reasons();
+        reasons.map_or_else(Vec::new, |reasons| rules::counts(reasons, &self.counters))
     }
 
     fn compile(
@@ -44,12 +62,16 @@ impl PolicyKeeper {
             return Ok(Policy::default());
         }
         self.generation += 1;
+        let rules = compiler.reasons.last().0 as usize + 1;
+        if rules > self.counters.rules() {
+            self.counters = Arc::new(self.counters.grow(rules));
+        }
         Ok(Policy {
             generation: self.generation,
             sets: Some(compiled.sets),
             interfaces,
             settings: settings(&state.felix_of(&self.node)),
-            counters: None,
+            counters: Some(Arc::clone(&self.counters)),
             ..Policy::default()
         })
     }
@@ -114,11 +136,13 @@ fn blamed(next: &DesiredState, previous: &DesiredState) -> ObjectKey {
 
 #[cfg(test)]
 mod tests {
-    use graph_nodes::policy::{EGRESS, EndpointKind, INGRESS, INPUT, OUTPUT};
+    use dataplane::WorkerId;
+    use graph_nodes::policy::{EGRESS, EndpointKind, INGRESS, INPUT, Judgement, OUTPUT};
     use model::policy::{Object, Value};
     use tables::acl::Key;
 
     use super::*;
+    use crate::compile::policy::NO_MATCH;
     use crate::yaml::load_raw;
 
     const STATE: &str = "
@@ -178,7 +202,7 @@ spec: {interface: wan, direction: Input, rules: [{action: Deny, protocol: TCP, d
 
     #[test]
     fn interfaces_have_the_policy_of_what_is_behind_them() {
-        let mut keeper = PolicyKeeper::new("here".into());
+        let mut keeper = PolicyKeeper::new("here".into(), 1);
         let interfaces = [
             interface(0, "lan"),
             interface(2, "wan"),
@@ -221,7 +245,7 @@ spec: {interface: wan, direction: Input, rules: [{action: Deny, protocol: TCP, d
 
     #[test]
     fn what_changes_makes_a_generation_and_leaves_the_published_one_alone() {
-        let mut keeper = PolicyKeeper::new("here".into());
+        let mut keeper = PolicyKeeper::new("here".into(), 1);
         let interfaces = [interface(0, "lan")];
         let mut state = state();
         let before = keeper.compile(&state, &interfaces).unwrap();
@@ -246,11 +270,25 @@ spec: {interface: wan, direction: Input, rules: [{action: Deny, protocol: TCP, d
         };
         assert!(allows(&before) && !allows(&after));
 
+        // What was counted stays counted, whoever counts next.
+        let count = |policy: &Policy, rule| {
+            let counters = policy.counters.as_ref().unwrap();
+            let judgement = Judgement { allow: false, rule };
+            counters.of(WorkerId(0)).count(judgement);
+        };
+        count(&before, NO_MATCH);
+        count(&after, NO_MATCH);
+        let counts = keeper.counts();
+        assert_eq!((counts.len(), counts[0].denied), (1, 2));
+
         // Without anything to enforce there is nothing to look at.
         let nothing = keeper
             .compile(&PolicyState::default(), &interfaces)
             .unwrap();
         assert!(nothing.interfaces.is_empty() && nothing.sets.is_none());
-        assert_eq!(keeper.compile(&state, &interfaces).unwrap().generation, 3);
+        let again = keeper.compile(&state, &interfaces).unwrap();
+        assert_eq!(again.generation, 3);
+        count(&again, NO_MATCH);
+        assert_eq!(keeper.counts()[0].denied, 3);
     }
 }

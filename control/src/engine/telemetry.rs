@@ -176,6 +176,10 @@ impl Telemetry for Gateway {
         list
     }
 
+    fn rule_counters(&self) -> Vec<v1::RuleCounter> {
+        self.lock().policy.counts()
+    }
+
     fn trace(
         &self,
         request: &v1::TraceRequest,

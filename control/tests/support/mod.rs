@@ -155,6 +155,19 @@ impl Telemetry for FixedTelemetry {
         }]
     }
 
+    fn rule_counters(&self) -> Vec<v1::RuleCounter> {
+        let counter = |allowed, denied| v1::RuleCounter {
+            rule: Some(v1::RuleReason {
+                tier: "default".into(),
+                rule: Some(1),
+                ..Default::default()
+            }),
+            allowed,
+            denied,
+        };
+        vec![counter(5, 4), counter(6, 0)]
+    }
+
     fn trace(
         &self,
         request: &v1::TraceRequest,

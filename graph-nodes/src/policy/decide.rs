@@ -16,7 +16,7 @@
 use tables::acl::{Family, Key};
 
 use super::{
-    AccessProgram, EGRESS, EndpointKind, INGRESS, INPUT, InterfacePolicy, Judgement, OUTPUT,
+    AccessProgram, EGRESS, EndpointKind, INGRESS, INPUT, InterfacePolicy, Judgement, Lists, OUTPUT,
     Program, RuleId, SetAddress, Settings,
 };
 use super::{JudgedAddress, counters::WorkerRules};
@@ -78,9 +78,48 @@ pub fn decide<A: JudgedAddress + SetAddress>(
     settings: &Settings,
     counters: WorkerRules<'_>,
 ) -> Fate {
+    let asking = Counting(counters);
+    decide_by(key, input, way, untracked, settings, asking)
+}
+
+/// Who goes through the lists, and what for: the order is the same for all.
+pub(super) trait Asking {
+    /// Which lists of an endpoint.
+    fn lists<'p>(&self, policy: &'p InterfacePolicy) -> &'p Lists;
+    /// What one of them says.
+    fn judge<A: JudgedAddress>(&mut self, program: &Program, key: &Key<A>) -> Judgement;
+}
+
+/// To enforce, and to count what decides.
+struct Counting<'a>(WorkerRules<'a>);
+
+impl Asking for Counting<'_> {
+    #[inline(always)]
+    fn lists<'p>(&self, policy: &'p InterfacePolicy) -> &'p Lists {
+        &policy.lists
+    }
+
+    #[inline(always)]
+    fn judge<A: JudgedAddress>(&mut self, program: &Program, key: &Key<A>) -> Judgement {
+        let judgement = program.judge(key);
+        self.0.count(judgement);
+        judgement
+    }
+}
+
+/// [`decide`] for anyone who asks.
+#[inline(always)]
+pub(super) fn decide_by<A: JudgedAddress + SetAddress>(
+    key: &Key<A>,
+    input: Option<&InterfacePolicy>,
+    way: Way<'_>,
+    untracked: bool,
+    settings: &Settings,
+    asking: impl Asking,
+) -> Fate {
     let mut decision = Deciding {
         key,
-        counters,
+        asking,
         track: false,
         by_policy: false,
     };
@@ -99,14 +138,14 @@ pub fn decide<A: JudgedAddress + SetAddress>(
     }
 }
 
-struct Deciding<'a, A> {
+struct Deciding<'a, A, Q> {
     key: &'a Key<A>,
-    counters: WorkerRules<'a>,
+    asking: Q,
     track: bool,
     by_policy: bool,
 }
 
-impl<A: JudgedAddress + SetAddress> Deciding<'_, A> {
+impl<A: JudgedAddress + SetAddress, Q: Asking> Deciding<'_, A, Q> {
     fn input(
         &mut self,
         policy: Option<&InterfacePolicy>,
@@ -126,12 +165,8 @@ impl<A: JudgedAddress + SetAddress> Deciding<'_, A> {
         let judged = match policy.kind {
             EndpointKind::None => None,
             EndpointKind::Workload => {
-                self.host(
-                    policy,
-                    policy.lists.forward[INGRESS]
-                        .as_deref()
-                        .filter(|_| !to_host),
-                )?;
+                let behind = self.asking.lists(policy).forward[INGRESS].as_deref();
+                self.host(policy, behind.filter(|_| !to_host))?;
                 let rule = self.workload(policy, EGRESS)?;
                 if to_host && !settings.workload_to_host {
                     return Err((Denial::WorkloadToHost, RuleId::default()));
@@ -140,12 +175,13 @@ impl<A: JudgedAddress + SetAddress> Deciding<'_, A> {
             }
             EndpointKind::Host if untracked => None,
             EndpointKind::Host => {
-                let lists = if to_host {
-                    &policy.lists.normal
+                let lists = self.asking.lists(policy);
+                let behind = if to_host {
+                    &lists.normal
                 } else {
-                    &policy.lists.forward
+                    &lists.forward
                 };
-                self.host(policy, lists[INGRESS].as_deref())?
+                self.host(policy, behind[INGRESS].as_deref())?
             }
         };
         Ok(judged.unwrap_or(listed))
@@ -159,10 +195,12 @@ impl<A: JudgedAddress + SetAddress> Deciding<'_, A> {
             EndpointKind::None => None,
             EndpointKind::Workload => {
                 let rule = self.workload(policy, INGRESS)?;
-                self.policy(policy.lists.forward[EGRESS].as_deref())?;
+                self.policy(self.asking.lists(policy).forward[EGRESS].as_deref())?;
                 Some(rule)
             }
-            EndpointKind::Host => self.policy(policy.lists.forward[EGRESS].as_deref())?,
+            EndpointKind::Host => {
+                self.policy(self.asking.lists(policy).forward[EGRESS].as_deref())?
+            }
         };
         let listed = self.access(policy.access[OUTPUT].as_deref())?;
         Ok(judged.unwrap_or(listed))
@@ -174,7 +212,7 @@ impl<A: JudgedAddress + SetAddress> Deciding<'_, A> {
         policy: &InterfacePolicy,
         behind: Option<&Program>,
     ) -> Result<Option<RuleId>, Denied> {
-        match self.policy(policy.lists.pre_dnat.as_deref())? {
+        match self.policy(self.asking.lists(policy).pre_dnat.as_deref())? {
             Some(rule) if rule != RuleId::NONE => Ok(Some(rule)),
             _ => self.policy(behind),
         }
@@ -182,7 +220,7 @@ impl<A: JudgedAddress + SetAddress> Deciding<'_, A> {
 
     /// A workload without a list has no policy yet, whatever else it says.
     fn workload(&mut self, policy: &InterfacePolicy, direction: usize) -> Result<RuleId, Denied> {
-        let list = policy.lists.normal[direction].as_deref();
+        let list = self.asking.lists(policy).normal[direction].as_deref();
         match self.policy(list.filter(|_| !policy.closed))? {
             Some(rule) => Ok(rule),
             None => Err((Denial::Closed, RuleId::default())),
@@ -208,9 +246,8 @@ impl<A: JudgedAddress + SetAddress> Deciding<'_, A> {
         Ok(rule)
     }
 
-    fn judge(&self, program: &Program) -> Result<RuleId, RuleId> {
-        let Judgement { allow, rule } = program.judge(self.key);
-        self.counters.count(rule);
+    fn judge(&mut self, program: &Program) -> Result<RuleId, RuleId> {
+        let Judgement { allow, rule } = self.asking.judge(program, self.key);
         if allow { Ok(rule) } else { Err(rule) }
     }
 }
@@ -239,7 +276,7 @@ pub fn answer<A: JudgedAddress + SetAddress>(
     if !judged.is_decided() {
         return Answer::Untracked;
     }
-    counters.count(judged.rule);
+    counters.count(judged);
     if judged.allow {
         Answer::Passes
     } else {

@@ -13,7 +13,7 @@ use super::decide::{Answer, Denial, Fate, Way, answer, decide, is_link_talk};
 use super::fragments::Fragments;
 use super::owner::Home;
 use super::packet::{Exit, Head, Version, echo_reply, exit, parse, question, question_of_flow};
-use super::{Drop, EndpointKind, INGRESS, InterfacePolicy, Judgement, Policy, RuleId};
+use super::{Drop, EndpointKind, INGRESS, InterfacePolicy, Policy, RuleId};
 use crate::icmp::ErrorWord;
 use crate::snapshot::{NO_INTERFACE, Snapshot};
 
@@ -525,12 +525,12 @@ fn guard<V: Version>(
         return Ok(false);
     };
     let asked = work.policy.classify(question::<V>(key, head, packet));
-    let Judgement { allow, rule } = list.judge(&asked);
-    if rule == RuleId::default() {
+    let judgement = list.judge(&asked);
+    if !judgement.is_decided() {
         return Ok(false);
     }
-    work.counters.count(rule);
-    if allow {
+    work.counters.count(judgement);
+    if judgement.allow {
         Ok(true)
     } else {
         Err(Drop::PolicyDenied)

@@ -37,7 +37,7 @@ use tables::FlowTimeouts;
 use tables::acl::{Address, Key, SetClasses};
 use tables::address_sets::{AddressSets, IpPortSets};
 
-pub use counters::{RuleCounters, WorkerRules};
+pub use counters::{RuleCount, RuleCounters, WorkerRules};
 pub use ip4_policy::Ip4Policy;
 pub use ip6_policy::Ip6Policy;
 pub use program::{Decision, JudgedAddress, Judgement, LogRule, Outcome, Program, RuleId, Stage};

@@ -647,12 +647,16 @@ fn decisions_are_counted_by_rule() {
         }
         assert_eq!(gateway.fate(0, udp(0, 1, (port, 53))), ON);
     }
-    // Both ends' rule 1, and the TCP rule 2 of the destination; rule 99 is beyond the table.
+    // Both ends' rule 1, and the TCP rule 2 of the destination; rule 99 is the end that denies.
     assert_eq!(gateway.fate(1, udp(1, 0, (7, 7))), DENIED);
     let values = [0, 1, 2, 99].map(|rule| counters.value(RuleId(rule)));
-    assert_eq!(values, [0, 20, 10, 0]);
-    counters.of(WorkerId(0)).count(RuleId(2));
-    assert_eq!(counters.value(RuleId(2)), 11);
+    assert_eq!(values.map(|count| count.allowed), [0, 20, 10, 0]);
+    assert_eq!(values.map(|count| count.denied), [0, 0, 0, 1]);
+    counters.of(WorkerId(0)).count(Judgement {
+        allow: true,
+        rule: RuleId(2),
+    });
+    assert_eq!(counters.value(RuleId(2)).allowed, 11);
     gateway.finish();
 }
 

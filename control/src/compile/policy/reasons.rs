@@ -103,6 +103,11 @@ impl Reasons {
         })
     }
 
+    /// The highest number given out.
+    pub fn last(&self) -> RuleId {
+        RuleId(u32::try_from(self.causes.len()).unwrap_or(u32::MAX))
+    }
+
     /// What a number stands for; `None` for 0 and for numbers that were not given out.
     pub fn cause(&self, rule: RuleId) -> Option<&Cause> {
         let index = usize::try_from(rule.0).ok()?.checked_sub(1)?;
