@@ -8,6 +8,7 @@ use wire::{EtherType, MacAddr};
 
 use crate::fib::Forwarding;
 use crate::policy::Policy;
+use crate::policy::events::FlowWatch;
 use crate::{ip4, ip6};
 
 /// Interface numbers below this one are physical interfaces and equal their port's number.
@@ -39,6 +40,7 @@ pub struct WorkerState {
     limits: IcmpLimits,
     errors: TokenBucket,
     flows: Option<FlowTable>,
+    watch: FlowWatch,
 }
 
 /// Flows that a worker's table has room for where nothing else is said.
@@ -52,7 +54,14 @@ impl WorkerState {
             limits,
             errors: TokenBucket::new(limits.errors_per_second, limits.burst, 0),
             flows: FlowTable::new(&FlowConfig::new(DEFAULT_FLOWS)).ok(),
+            watch: FlowWatch::default(),
         }
+    }
+
+    /// With somebody to tell of flows.
+    #[must_use]
+    pub fn with_watch(self, watch: FlowWatch) -> Self {
+        Self { watch, ..self }
     }
 
     /// With another flow table.
@@ -68,6 +77,18 @@ impl WorkerState {
     #[inline]
     pub fn flows(&mut self) -> Option<&mut FlowTable> {
         self.flows.as_mut()
+    }
+
+    /// Who is told of flows.
+    #[inline]
+    pub fn watch(&mut self) -> &mut FlowWatch {
+        &mut self.watch
+    }
+
+    /// Both.
+    #[inline]
+    pub fn flows_and_watch(&mut self) -> (Option<&mut FlowTable>, &mut FlowWatch) {
+        (self.flows.as_mut(), &mut self.watch)
     }
 
     /// ICMP and ICMPv6 errors and redirects that this worker may still send. New limits hold at once, and begin with a whole burst.

@@ -4,12 +4,13 @@
 use dataplane::{Context, Descriptor, FRAME_SIZE, Flags, Frame, Verdict};
 use tables::acl::Key;
 use tables::{
-    Direction, FlowClass, FlowEnd, FlowHash, FlowIndex, FlowKey, FlowState, FlowTable, FlowView,
-    Inserted, Leg, NewFlow, Tick, Tracked,
+    Direction, FlowClass, FlowHash, FlowIndex, FlowKey, FlowState, FlowTable, FlowView, Inserted,
+    Leg, NewFlow, Tick, Tracked,
 };
 
 use super::counters::WorkerRules;
-use super::decide::{Answer, Denial, Fate, Way, answer, decide, is_link_talk};
+use super::decide::{Answer, Fate, Way, answer, decide, is_link_talk};
+use super::events::{FlowWatch, Lone, tell_guarded};
 use super::fragments::Fragments;
 use super::owner::Home;
 use super::packet::{Exit, Head, Version, echo_reply, exit, parse, question, question_of_flow};
@@ -45,6 +46,7 @@ struct Work<'a> {
     counters: WorkerRules<'a>,
     now: Tick,
     home: Option<Home>,
+    now_ns: u64,
 }
 
 impl<V: Version> Enforcer<V> {
@@ -76,8 +78,12 @@ impl<V: Version> Enforcer<V> {
             counters: counters.map_or(WorkerRules::NONE, |counters| counters.of(cx.worker)),
             now: Tick::from_nanos(cx.now_ns),
             home: Home::of(cx, policy),
+            now_ns: cx.now_ns,
         };
         self.parse(packets, verdicts, &work, cx);
+        if cx.state.watch().hears() {
+            tell_guarded::<V>(packets, verdicts, &mut self.fragments, work.now, cx);
+        }
         let new = match cx.state.flows() {
             Some(flows) => self.established(packets, verdicts, flows, &work),
             None => self.all_new(packets.len()),
@@ -248,7 +254,7 @@ impl<V: Version> Enforcer<V> {
         let mut changed = false;
         for slot in 0..new {
             let at = usize::from(self.new[slot]);
-            let mut flows = cx.state.flows();
+            let (mut flows, watch) = cx.state.flows_and_watch();
             let packet = &mut packets[at];
             let case = Case::<V> {
                 key: &self.keys[at],
@@ -260,11 +266,11 @@ impl<V: Version> Enforcer<V> {
             };
             let outcome = match flows.as_deref_mut() {
                 Some(flows) if changed || case.head.is(Head::STALE) => {
-                    case.known(flows, work, &mut changed)
+                    case.known(flows, work, watch, &mut changed)
                 }
                 _ => None,
             };
-            let outcome = outcome.unwrap_or_else(|| case.first(flows, work, &mut changed));
+            let outcome = outcome.unwrap_or_else(|| case.first(flows, work, watch, &mut changed));
             verdicts[at] = match outcome {
                 Ok(()) => on(case.head),
                 Err(reason) if work.policy.settings.reject && reason.is_answered() => {
@@ -304,6 +310,7 @@ impl<V: Version> Case<'_, V> {
         &self,
         flows: &mut FlowTable,
         work: &Work<'_>,
+        watch: &mut FlowWatch,
         changed: &mut bool,
     ) -> Option<Result<(), Drop>> {
         if self.head.is(Head::UNTRACKED) {
@@ -319,7 +326,9 @@ impl<V: Version> Case<'_, V> {
         let stale = flows.leg(index).policy_generation != work.policy.generation;
         if stale && work.policy.settings.reevaluate && !self.is_still_allowed(flows, index, work) {
             // Decided as a packet of its own from here on.
-            flows.remove(index, nobody);
+            flows.remove(index, |flow, end| {
+                watch.ended(flow, end, work.policy, work.now_ns);
+            });
             *changed = true;
             return None;
         }
@@ -386,10 +395,15 @@ impl<V: Version> Case<'_, V> {
         &self,
         flows: Option<&mut FlowTable>,
         work: &Work<'_>,
+        watch: &mut FlowWatch,
         changed: &mut bool,
     ) -> Result<(), Drop> {
         let class = FlowClass::of(self.key.protocol());
-        let (rules, by_policy) = match self.judge(work) {
+        let fate = self.judge(work);
+        if watch.hears() {
+            watch.decided(&self.lone(), fate, work.policy, work.now_ns);
+        }
+        let (rules, by_policy) = match fate {
             Fate::Deny { by, .. } => return Err(by.into()),
             Fate::Pass { track: false, .. } => return Ok(()),
             Fate::Pass {
@@ -421,17 +435,32 @@ impl<V: Version> Case<'_, V> {
         let mut flow = NewFlow::new(*self.key, state);
         flow.legs = [leg(rules[0]), leg(rules[1])];
         flow.interfaces = [self.interface, self.exit.interface()];
-        let index = match flows.insert(&flow, work.now, nobody) {
+        let ended = |flow: &FlowView<'_>, end| watch.ended(flow, end, work.policy, work.now_ns);
+        let (index, is_new) = match flows.insert(&flow, work.now, ended) {
             Inserted::New(index) => {
                 *changed = true;
-                index
+                (index, true)
             }
-            Inserted::Exists(index) => index,
+            Inserted::Exists(index) => (index, false),
             Inserted::Clash(_) | Inserted::Full => return Err(Drop::FlowTableFull),
         };
-        match flows.packet(index, self.head.tcp, self.bytes, work.now) {
+        let tracked = flows.packet(index, self.head.tcp, self.bytes, work.now);
+        if is_new & watch.is_listening() {
+            watch.started(flows, index, work.policy, work.now_ns);
+        }
+        match tracked {
             Tracked::Invalid => Err(Drop::Invalid),
             Tracked::Live | Tracked::Expired | Tracked::Reopened => Ok(()),
+        }
+    }
+
+    /// As events tell of it.
+    fn lone(&self) -> Lone<'_, V::Address> {
+        Lone {
+            asked: self.asked,
+            input: self.interface,
+            exit: self.exit,
+            bytes: self.bytes,
         }
     }
 
@@ -457,9 +486,6 @@ fn on(head: Head) -> Verdict {
         LOOKUP
     }
 }
-
-/// Nobody is told of flows that end here: the flow log is not there yet.
-fn nobody(_: &FlowView<'_>, _: FlowEnd) {}
 
 /// Where a packet goes that this host sends: an answer to what came in by the packet's interface.
 #[cold]
@@ -534,16 +560,5 @@ fn guard<V: Version>(
         Ok(true)
     } else {
         Err(Drop::PolicyDenied)
-    }
-}
-
-impl From<Denial> for Drop {
-    fn from(denial: Denial) -> Self {
-        match denial {
-            Denial::Policy => Self::PolicyDenied,
-            Denial::AccessList => Self::AccessList,
-            Denial::Closed => Self::Closed,
-            Denial::WorkloadToHost => Self::WorkloadToHost,
-        }
     }
 }

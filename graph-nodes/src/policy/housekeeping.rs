@@ -2,8 +2,9 @@
 //! busy anyway; none of it counts as work, so an idle worker sleeps, and finds expired flows by itself when a packet comes.
 
 use dataplane::{Context, MAX_INTERFACES};
-use tables::{Direction, FlowScan, FlowTable, Tick};
+use tables::{Direction, FlowEnd, FlowScan, FlowTable, FlowView, Tick};
 
+use super::events::FlowWatch;
 use super::{EndpointKind, Policy};
 use crate::snapshot::Snapshot;
 
@@ -22,6 +23,19 @@ pub(super) struct Housekeeper {
     /// Endpoints whose flows are to go, and how far the walk through the table has come, which began then.
     gone: Set,
     walk: Option<(FlowScan, Tick)>,
+}
+
+/// Who is told of flows that end.
+struct Told<'a> {
+    policy: &'a Policy,
+    watch: &'a mut FlowWatch,
+    now_ns: u64,
+}
+
+impl Told<'_> {
+    fn ended(&mut self, flow: &FlowView<'_>, end: FlowEnd) {
+        self.watch.ended(flow, end, self.policy, self.now_ns);
+    }
 }
 
 /// A set of interface numbers.
@@ -43,13 +57,24 @@ impl Default for Housekeeper {
 impl Housekeeper {
     /// One turn's share.
     pub(super) fn turn(&mut self, cx: &mut Context<'_, Snapshot>) {
-        let now = Tick::from_nanos(cx.now_ns);
-        if let Some(flows) = cx.state.flows() {
-            self.keep(&cx.snapshot.policy, flows, now);
+        let policy = &cx.snapshot.policy;
+        let (flows, watch) = cx.state.flows_and_watch();
+        let mut told = Told {
+            policy,
+            watch,
+            now_ns: cx.now_ns,
+        };
+        match flows {
+            Some(flows) => {
+                self.keep(flows, &mut told);
+                told.watch.turn(Some(flows), policy, cx.now_ns);
+            }
+            None => told.watch.turn(None, policy, cx.now_ns),
         }
     }
 
-    fn keep(&mut self, policy: &Policy, flows: &mut FlowTable, now: Tick) {
+    fn keep(&mut self, flows: &mut FlowTable, told: &mut Told<'_>) {
+        let (policy, now) = (told.policy, Tick::from_nanos(told.now_ns));
         if policy.generation != self.generation {
             flows.set_timeouts(&policy.settings.timeouts);
             self.compare(policy, now);
@@ -58,22 +83,22 @@ impl Housekeeper {
             self.walk = None;
             return;
         }
-        self.sweep(flows, now);
-        self.end_gone(flows);
+        self.sweep(flows, told, now);
+        self.end_gone(flows, told);
     }
 
-    fn sweep(&mut self, flows: &mut FlowTable, now: Tick) {
+    fn sweep(&mut self, flows: &mut FlowTable, told: &mut Told<'_>, now: Tick) {
         let (began, finished) = self.round;
         if finished && now.since(began) < ROUND {
             return;
         }
         let began = if finished { now } else { began };
-        let swept = flows.sweep(now, BUDGET, |_, _| ());
+        let swept = flows.sweep(now, BUDGET, |flow, end| told.ended(flow, end));
         self.round = (began, swept.finished);
     }
 
     /// Removes flows of endpoints that are gone. A flow that is younger than the change belongs to who came after.
-    fn end_gone(&mut self, flows: &mut FlowTable) {
+    fn end_gone(&mut self, flows: &mut FlowTable, told: &mut Told<'_>) {
         let Some((scan, since)) = &mut self.walk else {
             return;
         };
@@ -90,7 +115,7 @@ impl Housekeeper {
                 since.since(flow.created()) > 0
                     && ends.iter().any(|end| is_gone(flow.interface(*end)))
             },
-            |_, _| (),
+            |flow, end| told.ended(flow, end),
         );
         if done {
             self.walk = None;
@@ -151,20 +176,32 @@ mod tests {
         Tick::from_nanos(number * 1_000_000_000)
     }
 
+    impl Housekeeper {
+        /// Keeps a table at a second, with nobody to tell.
+        fn keep_at(&mut self, policy: &Policy, flows: &mut FlowTable, number: u64) {
+            let mut told = Told {
+                policy,
+                watch: &mut FlowWatch::default(),
+                now_ns: number * 1_000_000_000,
+            };
+            self.keep(flows, &mut told);
+        }
+    }
+
     #[test]
     fn a_round_of_the_sweep_takes_several_turns_and_begins_once_a_second() {
         let (mut keeper, policy) = (Housekeeper::default(), Policy::default());
         let mut flows = flows(200, second(1));
         // A first round at a time when all live, to its end and no further before a second has gone by.
         for _ in 0..10 {
-            keeper.keep(&policy, &mut flows, second(2));
+            keeper.keep_at(&policy, &mut flows, 2);
         }
         assert_eq!(
             (flows.gauges().live, keeper.round),
             (200, (second(2), true))
         );
         for left in [136, 72, 8, 0, 0] {
-            keeper.keep(&policy, &mut flows, second(100));
+            keeper.keep_at(&policy, &mut flows, 100);
             assert_eq!(flows.gauges().live, left);
         }
         assert_eq!(flows.gauges().expired, 200);
@@ -222,13 +259,13 @@ mod tests {
             ..Policy::default()
         };
         let mut table = flows(200, second(1));
-        keeper.keep(&of(1, [true; 4]), &mut table, second(2));
-        keeper.keep(&of(1, [true; 4]), &mut table, second(3));
+        keeper.keep_at(&of(1, [true; 4]), &mut table, 2);
+        keeper.keep_at(&of(1, [true; 4]), &mut table, 3);
         assert_eq!(table.gauges().removed, 0);
         let mut changed = of(2, [true, false, true, true]);
         changed.interfaces.truncate(3);
         for _ in 0..4 {
-            keeper.keep(&changed, &mut table, second(3));
+            keeper.keep_at(&changed, &mut table, 3);
         }
         assert_eq!((table.gauges().removed, table.gauges().live), (100, 100));
         let interfaces = table.iter().map(|flow| flow.interface(Direction::Forward));
@@ -236,9 +273,9 @@ mod tests {
         // Nothing is left to do, and younger flows are another endpoint's.
         assert!(keeper.walk.is_none());
         let mut table = flows(200, second(5));
-        keeper.keep(&of(3, [true; 4]), &mut table, second(5));
+        keeper.keep_at(&of(3, [true; 4]), &mut table, 5);
         for _ in 0..4 {
-            keeper.keep(&of(4, [false; 4]), &mut table, second(5));
+            keeper.keep_at(&of(4, [false; 4]), &mut table, 5);
         }
         assert_eq!(table.gauges().removed, 0);
     }

@@ -17,6 +17,7 @@
 mod counters;
 pub mod decide;
 mod enforce;
+pub mod events;
 mod fragments;
 mod housekeeping;
 pub mod ip4_policy;
@@ -192,6 +193,19 @@ impl Drop {
             self,
             Self::PolicyDenied | Self::AccessList | Self::WorkloadToHost
         )
+    }
+}
+
+impl InterfacePolicy {
+    /// True where some rule that is enforced logs.
+    pub fn has_logs(&self) -> bool {
+        let lists = &self.lists;
+        let programs = lists.normal.iter().chain(&lists.forward);
+        let early = lists.untracked.iter().chain([&lists.pre_dnat]);
+        programs
+            .chain(early)
+            .flatten()
+            .any(|program| program.has_logs())
     }
 }
 

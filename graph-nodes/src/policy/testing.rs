@@ -3,6 +3,7 @@
 //! Interface `i` has 10.0.i.0/24 and 2001:db8:0:i::/64 connected; host 1 there is this node.
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::cell::RefCell;
 use std::sync::Arc;
 
 use dataplane::{Node, NodeHarness, PortId, TestPacket};
@@ -10,6 +11,7 @@ use tables::acl::{Classifier, PortRange, Protocols, Rule, SetClasses, Side};
 use tables::{FlowConfig, FlowTable, Prefix4, Prefix6};
 use wire::MacAddr;
 
+use super::events::{FlowCommand, FlowWatcher, with_rings};
 use super::*;
 use crate::fib::{ForwardingSize, ForwardingWriter, Link, RouteTarget};
 use crate::snapshot::{IcmpLimits, Interface, Snapshot, Tags, WorkerState};
@@ -162,6 +164,34 @@ impl Gateway {
             harness: harness.expect("a harness"),
             writer,
         }
+    }
+
+    /// With somebody who hears of flows, and asks for what `listen` says.
+    pub(super) fn watched<N: Node<Snapshot>>(
+        node: impl Fn() -> N + Send + Sync + 'static,
+        policy: Policy,
+        flows: u32,
+        listen: FlowCommand,
+        rings: (usize, usize),
+    ) -> (Self, FlowWatcher) {
+        let writer = writer();
+        let (mut watch, mut watcher) = with_rings(rings.0, rings.1);
+        assert!(watcher.send(listen));
+        // At its turn a worker does so itself; `ip6-policy` leaves that to `ip4-policy`.
+        watch.obey(0);
+        let watch = RefCell::new(Some(watch));
+        let table = move || FlowTable::new(&FlowConfig::new(flows)).expect("memory");
+        let state = move || {
+            let watch = watch.borrow_mut().take().expect("one worker");
+            let state = WorkerState::new(IcmpLimits::default()).with_flows(table());
+            state.with_watch(watch)
+        };
+        let harness = NodeHarness::new(node, snapshot(&writer, policy), state);
+        let gateway = Self {
+            harness: harness.expect("a harness"),
+            writer,
+        };
+        (gateway, watcher)
     }
 
     pub(super) fn publish(&mut self, policy: Policy) {

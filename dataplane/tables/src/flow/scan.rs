@@ -1,5 +1,7 @@
 //! Going through all flows a slice at a time: expiry, removal of many, dumps.
 
+use std::time::Duration;
+
 use super::{
     FlowTable,
     insert::FlowEnd,
@@ -226,6 +228,15 @@ impl FlowTable {
                 .for_each(|view| visit(&view));
         }
         self.is_at_end(scan)
+    }
+
+    /// How long a flow lives on if no packet comes; zero where its time is over.
+    pub fn time_left(&self, flow: &FlowView<'_>, now: Tick) -> Duration {
+        let state = flow.data(Direction::Forward).state;
+        let idle = now.since(flow.last_seen());
+        let age = now.since(flow.created());
+        let ticks = self.limits.left(state, idle, age);
+        Duration::from_nanos(u64::from(ticks) * Tick::NANOS)
     }
 
     /// All flows, in one walk.

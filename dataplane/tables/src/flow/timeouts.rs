@@ -115,6 +115,14 @@ impl Limits {
         age > self.by_state[usize::from(state.0) % StateByte::COUNT]
     }
 
+    /// Ticks until a flow, last seen `idle` and made `age` ticks ago, may go: 0 in the last one of its time, and after it.
+    pub(crate) fn left(&self, state: StateByte, idle: u32, age: u32) -> u32 {
+        let timeout = self.by_state[usize::from(state.0) % StateByte::COUNT];
+        timeout
+            .saturating_sub(idle)
+            .max(self.grace.saturating_sub(age))
+    }
+
     /// Whether a flow made `age` ticks ago is protected.
     #[inline]
     pub(crate) fn is_young(&self, age: u32) -> bool {
@@ -152,6 +160,14 @@ mod tests {
         let tcp = StateByte::new(FlowClass::Tcp, FlowState::Established);
         let hour = ticks(Duration::from_secs(3600));
         assert!(!limits.is_over(tcp, hour) && limits.is_over(tcp, hour + 1));
+        let left = [(0, 0), (5, 9), (hour, hour), (hour + 9, hour + 9)]
+            .map(|(idle, age)| limits.left(tcp, idle, age));
+        assert_eq!(left, [hour, hour - 5, 0, 0]);
+        let icmp = StateByte::new(FlowClass::Icmp, FlowState::New);
+        let (five, ten) = (ticks(Duration::from_secs(5)), limits.grace);
+        assert!(limits.is_young(ten) && five < ten);
+        assert_eq!(limits.left(icmp, five, five), ten - five, "the grace");
+        assert_eq!(limits.left(icmp, 1, ten), five - 1);
     }
 
     /// The numbers of Calico's documentation.
