@@ -277,6 +277,30 @@ impl Client {
             .into_inner())
     }
 
+    /// The flows that the workers remember.
+    ///
+    /// # Errors
+    ///
+    /// The filter makes no sense, or too many dumps run already.
+    pub async fn flows(
+        &mut self,
+        request: v1::FlowsRequest,
+    ) -> Result<Streaming<v1::FlowsResponse>, ClientError> {
+        Ok(self.telemetry.flows(request).await?.into_inner())
+    }
+
+    /// Flows as they begin and end.
+    ///
+    /// # Errors
+    ///
+    /// The filter makes no sense, or too many clients listen already.
+    pub async fn flow_log(
+        &mut self,
+        request: v1::FlowLogRequest,
+    ) -> Result<Streaming<v1::FlowLogRecord>, ClientError> {
+        Ok(self.telemetry.flow_log(request).await?.into_inner())
+    }
+
     /// Follows packets through the nodes.
     ///
     /// # Errors

@@ -92,6 +92,27 @@ pub trait Telemetry: Send + Sync + 'static {
     /// What each rule allowed and denied, without those that did neither; most denied packets first, then most allowed.
     fn rule_counters(&self) -> Vec<v1::RuleCounter>;
 
+    /// Starts to dump the workers' flows. The last part says that it is complete; where none does, the reader was too slow, or the
+    /// engine stopped.
+    ///
+    /// # Errors
+    ///
+    /// The filter makes no sense or names what does not exist, or too many dumps run already.
+    fn flows(
+        &self,
+        request: &v1::FlowsRequest,
+    ) -> Result<mpsc::Receiver<v1::FlowsResponse>, TelemetryError>;
+
+    /// Starts to tell of flows. Ends when the receiver is dropped, or when there are as many records as were asked for.
+    ///
+    /// # Errors
+    ///
+    /// The request makes no sense or names what does not exist, or too many listen already.
+    fn flow_log(
+        &self,
+        request: &v1::FlowLogRequest,
+    ) -> Result<mpsc::Receiver<v1::FlowLogRecord>, TelemetryError>;
+
     /// Starts to follow packets. Ends when the receiver is dropped, or when the sender is: then all are there.
     ///
     /// # Errors

@@ -545,6 +545,38 @@ impl v1::telemetry_server::Telemetry for Services {
         Ok(Response::new(v1::RuleCountersResponse { rules }))
     }
 
+    type FlowsStream = Replies<v1::FlowsResponse>;
+
+    async fn flows(
+        &self,
+        request: Request<v1::FlowsRequest>,
+    ) -> Result<Response<Self::FlowsStream>, Status> {
+        let request = request.into_inner();
+        let parts = self
+            .read(move |telemetry| telemetry.flows(&request))
+            .await?
+            .map_err(refused)?;
+        Ok(Response::new(
+            self.stream(|sender| forward(parts, sender, 0)),
+        ))
+    }
+
+    type FlowLogStream = Replies<v1::FlowLogRecord>;
+
+    async fn flow_log(
+        &self,
+        request: Request<v1::FlowLogRequest>,
+    ) -> Result<Response<Self::FlowLogStream>, Status> {
+        let request = request.into_inner();
+        let records = self
+            .read(move |telemetry| telemetry.flow_log(&request))
+            .await?
+            .map_err(refused)?;
+        Ok(Response::new(
+            self.stream(|sender| forward(records, sender, 0)),
+        ))
+    }
+
     type TraceStream = Replies<v1::PacketTrace>;
 
     async fn trace(

@@ -478,6 +478,37 @@ async fn telemetry_is_passed_on() {
     assert_eq!(client.drops().await.unwrap().drops[0].packets, 3);
     let rules = client.rule_counters(false).await.unwrap().rules;
     assert_eq!((rules.len(), rules[0].denied, rules[1].allowed), (2, 4, 6));
+    let mut dump = client.flows(v1::FlowsRequest::default()).await.unwrap();
+    let mut parts = Vec::new();
+    while let Some(part) = dump.message().await.unwrap() {
+        parts.push((part.flows.len(), part.complete));
+    }
+    assert_eq!(parts, [(2, false), (2, true)]);
+    let nowhere = || {
+        Some(v1::FlowFilter {
+            interface: Some("nowhere".into()),
+            ..v1::FlowFilter::default()
+        })
+    };
+    let request = v1::FlowsRequest {
+        filter: nowhere(),
+        limit: 1,
+    };
+    let error = client.flows(request).await.unwrap_err();
+    assert_eq!(error.code(), Some(Code::NotFound));
+    let request = |filter, count| v1::FlowLogRequest {
+        filter,
+        count,
+        interval_seconds: 0,
+    };
+    let error = client.flow_log(request(nowhere(), 0)).await.unwrap_err();
+    assert_eq!(error.code(), Some(Code::NotFound));
+    let mut log = client.flow_log(request(None, 3)).await.unwrap();
+    for number in 0..3 {
+        let record = log.message().await.unwrap().unwrap();
+        assert_eq!(record.timestamp_ns, number);
+    }
+    assert!(log.message().await.unwrap().is_none());
     let rules = client.rule_counters(true).await.unwrap().rules;
     assert_eq!((rules.len(), rules[0].denied), (1, 4));
 

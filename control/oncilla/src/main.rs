@@ -4,6 +4,7 @@
 mod bench;
 mod demo;
 mod explain;
+mod flows;
 mod lines;
 mod objects;
 mod packets;
@@ -147,6 +148,9 @@ mod tests {
             "oncilla delete -f dir",
             "oncilla diff -f a.yaml --exit-code",
             "oncilla show routes --vrf red -o json",
+            "oncilla show drops --by-rule",
+            "oncilla show flows -p tcp --port 80 -a 10.0.0.0/8 --state established --limit 0",
+            "oncilla show flow-log -o json -e lab/a --interval 5 --count 3",
             "oncilla trace --count 3 --interface lan",
             "oncilla capture -w x.pcap --direction rx --snap 96",
             "oncilla completion bash",
@@ -161,6 +165,10 @@ mod tests {
             "oncilla apply",
             "oncilla get port",
             "oncilla delete route x -f y",
+            "oncilla show flows --port 0",
+            "oncilla show flows --interface lan --endpoint lab/a",
+            "oncilla show flow-log --interval 0",
+            "oncilla show flow-log --interval 3601",
             "oncilla capture",
             "oncilla capture -w x --direction up",
             "oncilla demo --pings 0",

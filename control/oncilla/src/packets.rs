@@ -92,7 +92,7 @@ pub(crate) async fn capture(client: &mut Client, args: CaptureArgs) -> anyhow::R
 }
 
 /// The next packet; `None` at the end, or on Ctrl-C.
-async fn next<T>(packets: &mut tonic::Streaming<T>) -> anyhow::Result<Option<T>> {
+pub(crate) async fn next<T>(packets: &mut tonic::Streaming<T>) -> anyhow::Result<Option<T>> {
     tokio::select! {
         packet = packets.message() => {
             packet.map_err(|status| control::client::ClientError::from(status).into())

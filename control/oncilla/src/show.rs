@@ -4,6 +4,7 @@ use clap::{Args as ClapArgs, Subcommand};
 use control::client::Client;
 use control_api::v1;
 
+use crate::flows;
 use crate::table::{Output, Table, print_json, write_out};
 
 /// Arguments of `oncilla show`.
@@ -37,6 +38,10 @@ enum What {
         #[arg(long)]
         by_rule: bool,
     },
+    /// The flows that policy has allowed, with their state, counters and the rules that allowed them; JSON has one in a line.
+    Flows(flows::FlowsArgs),
+    /// Flows as they begin, live on and end, packets that are denied, and what rules log, with the rules; JSON has one record in a line.
+    FlowLog(flows::FlowLogArgs),
     /// Which daemon this is and how it is.
     #[command(alias = "info")]
     Version,
@@ -44,7 +49,8 @@ enum What {
 
 /// Shows what was asked for.
 pub(crate) async fn show(client: &mut Client, args: Args) -> anyhow::Result<()> {
-    let json = args.output == Output::Json;
+    let output = args.output;
+    let json = output == Output::Json;
     let text = match args.what {
         What::Interfaces => {
             let answer = client.interfaces().await?;
@@ -88,6 +94,8 @@ pub(crate) async fn show(client: &mut Client, args: Args) -> anyhow::Result<()> 
             }
             drops(&answer)
         }
+        What::Flows(args) => return flows::flows(client, &args, output).await,
+        What::FlowLog(args) => return flows::flow_log(client, &args, output).await,
         What::Version => {
             let answer = client.info().await?;
             if json {

@@ -189,6 +189,8 @@ async fn the_dataplane_is_shown() {
         ("show runtime", "worker 1: generation 0, 9 loops"),
         ("show drops", "ip4-lookup"),
         ("show drops --by-rule", "4        5  default"),
+        ("show flows", "10.0.0.2:80"),
+        ("show flow-log --count 2", "start  allow"),
         ("show version", "workers 2, time-stamp counter at 3.000 GHz"),
         ("trace --count 2", "packet 2: "),
         ("completion bash", "_oncilla"),
@@ -198,12 +200,18 @@ async fn the_dataplane_is_shown() {
         ("show runtime -o json", "\"loops\": 9"),
         ("show drops -o json", "\"packets\": 3"),
         ("show drops --by-rule -o json", "\"denied\": 4"),
+        ("show flows -o json", "\"timeoutMs\":3600000"),
+        ("show flow-log --count 1 -o json", "{\"event\":\"start\""),
         ("show version -o json", "\"generation\": 0"),
         ("trace --count 1 -o json", "{\"number\":1,"),
     ] {
         let (code, out, err) = oncilla(path, command).await;
         assert_eq!((code, err.as_str()), (0, ""), "{command}");
         assert!(out.contains(part), "{command}: {out}");
+    }
+    for command in ["show flows -i nowhere", "show flow-log -i nowhere"] {
+        let (code, _, err) = oncilla(path, command).await;
+        assert_eq!((code, &*err), (1, "error: there is no interface nowhere\n"));
     }
     let (code, _, err) = oncilla(path, "capture -w out.pcap").await;
     assert_eq!((code, err.as_str()), (0, "3 packets written to out.pcap\n"));

@@ -4,11 +4,13 @@
 //! times: the owner of the desired state (prepare, publish), the slow path's thread (punts, timers), and whoever asks for
 //! telemetry.
 
+mod flows;
 mod observe;
 mod policy;
 mod rules;
 mod telemetry;
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,6 +22,7 @@ use dataplane::{Clock, Engine, EngineConfig, EngineError, Event, PortId, Queue, 
 pub use dataplane::{Idle, Pages};
 use graph_nodes::fib::{FibError, ForwardingSize, ForwardingWriter, RouteTarget, link_header};
 use graph_nodes::policy::Policy;
+use graph_nodes::policy::events::flow_watch;
 use graph_nodes::punt::Punt;
 use graph_nodes::{IcmpLimits, Snapshot, WorkerState};
 use model::{
@@ -98,6 +101,7 @@ struct State {
     prepared: Option<Prepared>,
     policy: policy::PolicyKeeper,
     observers: observe::Observers,
+    flows: flows::FlowObservers,
 }
 
 /// An open device.
@@ -143,8 +147,13 @@ impl Gateway {
             ..Snapshot::default()
         };
         let icmp = options.icmp;
+        let (watches, watchers): (Vec<_>, Vec<_>) =
+            (0..config.workers).map(|_| flow_watch()).unzip();
+        // By worker, the first one last.
+        let watches = RefCell::new(watches.into_iter().rev().collect::<Vec<_>>());
         let engine = Engine::start(config, &graph_nodes::graph(), initial, move |_| {
-            WorkerState::new(icmp)
+            let watch = watches.borrow_mut().pop().unwrap_or_default();
+            WorkerState::new(icmp).with_watch(watch)
         })?;
         let notify = engine.notify_fd();
         let seed = config.seed.unwrap_or_else(dataplane::ticks);
@@ -165,6 +174,7 @@ impl Gateway {
             prepared: None,
             policy: policy::PolicyKeeper::new(options.node, config.workers),
             observers: observe::Observers::default(),
+            flows: flows::FlowObservers::new(watchers),
         };
         let slow_path = Arc::new(SlowPathThread {
             stop: AtomicBool::new(false),
@@ -616,6 +626,7 @@ impl State {
         let recent = now >> 30;
         neighbours.tick(now, |key| forwarding.last_used(*key) >= recent);
         self.act();
+        let mut flows_ms = None;
         if let Some(engine) = &mut self.engine {
             let safe = engine.observed().saturating_sub(1);
             self.forwarding.reclaim(safe);
@@ -625,12 +636,22 @@ impl State {
                 sections: &self.sections,
             };
             self.observers.collect(engine, &view, &self.clock);
+            let names = flows::Names {
+                numbering: &self.numbering,
+                desired: &self.desired,
+                generation: self.generation,
+                policy: &self.policy,
+            };
+            flows_ms = self.flows.collect(engine, &names, now);
         }
         let deadline = self
             .neighbours
             .next_deadline()
             .map_or(1000, |at| at.saturating_sub(now) / 1_000_000 + 1);
-        deadline.min(if self.observers.is_active() { 50 } else { 1000 }) as i32
+        let observers_ms = if self.observers.is_active() { 50 } else { 1000 };
+        deadline
+            .min(observers_ms)
+            .min(flows_ms.unwrap_or(observers_ms)) as i32
     }
 
     /// Does what the neighbour cache asks for.

@@ -432,7 +432,7 @@ fn name_of(view: &View<'_>, interface: u16) -> String {
 }
 
 /// Nanoseconds since 1970 of a moment that the worker's clock calls `then`.
-fn wall_clock(now: u64, then: u64) -> u64 {
+pub(super) fn wall_clock(now: u64, then: u64) -> u64 {
     let wall = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |time| time.as_nanos() as u64);

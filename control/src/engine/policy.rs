@@ -47,7 +47,7 @@ impl PolicyKeeper {
         reasons.map_or_else(Vec::new, |reasons| rules::counts(reasons, &self.counters))
     }
 
-    fn compile(
+    pub(super) fn compile(
         &mut self,
         state: &PolicyState,
         interfaces: &[PolicyInterface],
@@ -100,7 +100,7 @@ impl State {
     }
 }
 
-fn interfaces(state: &DesiredState, numbering: &Numbering) -> Vec<PolicyInterface> {
+pub(super) fn interfaces(state: &DesiredState, numbering: &Numbering) -> Vec<PolicyInterface> {
     let addresses = |interface: &InterfaceName| {
         let of = state
             .addresses

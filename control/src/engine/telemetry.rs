@@ -2,15 +2,21 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::time::{Duration, Instant};
 
 use control_api::v1;
-use dataplane::{InterfaceCounter, PortId, UNDECIDED};
+use dataplane::{Engine, InterfaceCounter, PortId, UNDECIDED};
+use graph_nodes::Snapshot;
 use graph_nodes::fib::{NeighbourKey, RouteTarget, scoped};
 use model::{InterfaceKind, InterfaceName};
 use tokio::sync::mpsc;
 
+use super::flows::{FlowObservers, Names};
 use super::{Gateway, State, observe};
 use crate::dataplane::{Telemetry, TelemetryError};
+
+/// How long workers have for taking up that somebody listens.
+const ARMED: Duration = Duration::from_millis(200);
 
 impl Telemetry for Gateway {
     fn workers(&self) -> u32 {
@@ -180,6 +186,33 @@ impl Telemetry for Gateway {
         self.lock().policy.counts()
     }
 
+    fn flows(
+        &self,
+        request: &v1::FlowsRequest,
+    ) -> Result<mpsc::Receiver<v1::FlowsResponse>, TelemetryError> {
+        let receiver = self.lock().flows(|flows, _, names, now| {
+            flows.dump(names, request, now) // it begins when the slow path's thread comes by
+        })?;
+        self.inner.slow_path.wake.signal();
+        Ok(receiver)
+    }
+
+    fn flow_log(
+        &self,
+        request: &v1::FlowLogRequest,
+    ) -> Result<mpsc::Receiver<v1::FlowLogRecord>, TelemetryError> {
+        let receiver = self
+            .lock()
+            .flows(|flows, engine, names, _| flows.listen(engine, names, request))?;
+        self.inner.slow_path.wake.signal();
+        // Who has the answer hears of all that happens from then on, unless a worker is stuck.
+        let start = Instant::now();
+        while !self.lock().flows.is_armed() && start.elapsed() < ARMED {
+            std::thread::sleep(Duration::from_micros(200));
+        }
+        Ok(receiver)
+    }
+
     fn trace(
         &self,
         request: &v1::TraceRequest,
@@ -208,7 +241,7 @@ impl State {
         &mut self,
         ask: impl FnOnce(
             &mut observe::Observers,
-            &mut dataplane::Engine<graph_nodes::Snapshot>,
+            &mut Engine<Snapshot>,
             &observe::View<'_>,
         ) -> Result<T, TelemetryError>,
     ) -> Result<T, TelemetryError> {
@@ -220,6 +253,27 @@ impl State {
             sections: &self.sections,
         };
         ask(&mut self.observers, engine, &view)
+    }
+
+    fn flows<T>(
+        &mut self,
+        ask: impl FnOnce(
+            &mut FlowObservers,
+            &Engine<Snapshot>,
+            &Names<'_>,
+            u64,
+        ) -> Result<T, TelemetryError>,
+    ) -> Result<T, TelemetryError> {
+        let Some(engine) = &self.engine else {
+            return Err(TelemetryError::Busy("the engine is stopped".into()));
+        };
+        let names = Names {
+            numbering: &self.numbering,
+            desired: &self.desired,
+            generation: self.generation,
+            policy: &self.policy,
+        };
+        ask(&mut self.flows, engine, &names, self.clock.now_ns())
     }
 
     fn name_of(&self, interface: u16) -> String {

@@ -98,6 +98,16 @@ impl Dataplane for RecordingDataplane {
     }
 }
 
+fn refuse_nowhere(filter: Option<&v1::FlowFilter>) -> Result<(), TelemetryError> {
+    let interface = filter.and_then(|filter| filter.interface.as_deref());
+    match interface {
+        Some("nowhere") => Err(TelemetryError::NotFound(
+            "there is no interface nowhere".into(),
+        )),
+        _ => Ok(()),
+    }
+}
+
 /// Answers with fixed numbers.
 #[derive(Debug, Default)]
 pub struct FixedTelemetry;
@@ -166,6 +176,55 @@ impl Telemetry for FixedTelemetry {
             denied,
         };
         vec![counter(5, 4), counter(6, 0)]
+    }
+
+    fn flows(
+        &self,
+        request: &v1::FlowsRequest,
+    ) -> Result<mpsc::Receiver<v1::FlowsResponse>, TelemetryError> {
+        refuse_nowhere(request.filter.as_ref())?;
+        let (sender, receiver) = mpsc::channel(4);
+        for complete in [false, true] {
+            let flow = v1::Flow {
+                source: "10.0.0.1".into(),
+                destination: "10.0.0.2".into(),
+                protocol: "tcp".into(),
+                destination_port: 80,
+                timeout_ms: 3_600_000,
+                ..Default::default()
+            };
+            let flows = vec![flow; 2];
+            let _ = sender.try_send(v1::FlowsResponse { flows, complete });
+        }
+        Ok(receiver)
+    }
+
+    fn flow_log(
+        &self,
+        request: &v1::FlowLogRequest,
+    ) -> Result<mpsc::Receiver<v1::FlowLogRecord>, TelemetryError> {
+        refuse_nowhere(request.filter.as_ref())?;
+        let (sender, receiver) = mpsc::channel(4);
+        let count = if request.count == 0 {
+            u32::MAX
+        } else {
+            request.count
+        };
+        tokio::runtime::Handle::current().spawn(async move {
+            for number in 0..count {
+                let record = v1::FlowLogRecord {
+                    event: "start".into(),
+                    timestamp_ns: u64::from(number),
+                    verdict: "allow".into(),
+                    flow: Some(v1::Flow::default()),
+                    ..Default::default()
+                };
+                if sender.send(record).await.is_err() {
+                    break;
+                }
+            }
+        });
+        Ok(receiver)
     }
 
     fn trace(
