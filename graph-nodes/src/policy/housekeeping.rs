@@ -224,22 +224,22 @@ mod tests {
         let (mut keeper, mut table) = (Housekeeper::default(), flows(1, second(1)));
         let key = FlowKey4::new(1, 2, 0, 53, 17, 0);
         let index = table.lookup(&key, table.hash(&key)).expect("a flow");
-        keeper.keep(&of(1, Duration::from_secs(500)), &mut table, second(2));
-        keeper.keep(&of(1, Duration::from_secs(500)), &mut table, second(400));
+        keeper.keep_at(&of(1, Duration::from_secs(500)), &mut table, 2);
+        keeper.keep_at(&of(1, Duration::from_secs(500)), &mut table, 400);
         assert!(table.is_live(index, second(500)) && !table.is_live(index, second(502)));
         // The state stays, the end comes earlier: at the next look, and by the sweep.
         let short = of(2, Duration::from_secs(450));
-        keeper.keep(&short, &mut table, second(401));
+        keeper.keep_at(&short, &mut table, 401);
         assert_eq!(table.state(index), Some(FlowState::New));
         assert!(table.is_live(index, second(451)) && !table.is_live(index, second(452)));
-        keeper.keep(&short, &mut table, second(451));
+        keeper.keep_at(&short, &mut table, 451);
         assert_eq!(table.gauges().live, 1);
-        keeper.keep(&short, &mut table, second(453));
+        keeper.keep_at(&short, &mut table, 453);
         assert_eq!((table.gauges().live, table.gauges().expired), (0, 1));
         // Without policy the defaults hold.
         let mut keeper = Housekeeper::default();
         let mut table = flows(1, second(1));
-        keeper.keep(&Policy::default(), &mut table, second(2));
+        keeper.keep_at(&Policy::default(), &mut table, 2);
         assert!(table.is_live(index, second(61)) && !table.is_live(index, second(62)));
     }
 

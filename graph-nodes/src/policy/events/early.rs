@@ -33,7 +33,7 @@ pub(in super::super) fn tell_guarded<V: Version>(
         let vrf = vrf.map_or(0, |interface| interface.vrf);
         let parsed = match V::plain(bytes, vrf) {
             Some(plain) => Ok(plain),
-            None => parse::<V>(bytes, vrf, interface, fragments, now),
+            None => parse::<V>(bytes, vrf, interface, fragments, now, None),
         };
         let Ok((key, head)) = parsed else { continue };
         let asked = policy.classify(question::<V>(&key, head, bytes));
