@@ -152,6 +152,7 @@ impl<S: Snapshot> Engine<S> {
         let mut publisher = Publisher::new(initial);
         let infos = graph.infos();
         let (mut handles, mut workers) = (Vec::new(), Vec::new());
+        let blamed = crate::worker::nobody_blamed();
         let sleepers = (0..config.workers).map(|_| Sleeper::new().map(Arc::new));
         let sleepers = sleepers.collect::<io::Result<Vec<_>>>()?;
         for (index, handoff) in handoff::rings(&sleepers).into_iter().enumerate() {
@@ -171,7 +172,7 @@ impl<S: Snapshot> Engine<S> {
             workers.push(Worker {
                 id,
                 graph: graph.build(id)?,
-                queues: Worker::<S>::queues(),
+                queues: Worker::<S>::queues(&blamed),
                 buffers: pool.cache(),
                 pool: pool.clone(),
                 reader: publisher.subscribe(),

@@ -3,7 +3,7 @@
 use std::os::fd::{AsRawFd, RawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use crate::buffer::{Buffers, Descriptor, Flags, Pool};
 use crate::event::Event;
@@ -63,6 +63,8 @@ pub(crate) struct Slot {
     port: PortId,
     queue: Box<dyn Queue>,
     panics: u32,
+    /// As control was told.
+    quarantined: bool,
     used: bool,
 }
 
@@ -70,16 +72,33 @@ pub(crate) struct Slot {
 pub(crate) struct Queues {
     slots: Vec<Slot>,
     by_port: Vec<u16>,
+    blamed: Blamed,
+}
+
+/// By port: frames that panicked and that the port fed, at whichever worker, since a packet may panic where another worker handed
+/// it over to.
+pub(crate) type Blamed = Arc<[AtomicU32]>;
+
+pub(crate) fn nobody_blamed() -> Blamed {
+    (0..PortId::MAX).map(|_| AtomicU32::new(0)).collect()
 }
 
 impl Queues {
     const NONE: u16 = u16::MAX;
 
-    fn new() -> Self {
+    fn new(blamed: Blamed) -> Self {
         Self {
             slots: Vec::with_capacity(64),
             by_port: vec![Self::NONE; usize::from(PortId::MAX)],
+            blamed,
         }
+    }
+
+    /// Whether the port has fed too much that panicked.
+    #[inline]
+    fn is_quarantined(&self, slot: &Slot) -> bool {
+        let blamed = self.blamed[usize::from(slot.port.0)].load(Ordering::Relaxed);
+        slot.panics + blamed >= PANICS_TO_QUARANTINE
     }
 
     /// The queue of a port, to be flushed at the end of this turn.
@@ -104,18 +123,20 @@ impl Queues {
         if port.is_none() || !ports.all(|other| other == port) {
             return;
         }
-        for slot in self.slots.iter_mut().filter(|slot| Some(slot.port) == port) {
-            slot.panics += 1;
+        if let Some(blamed) = port.and_then(|port| self.blamed.get(usize::from(port.0))) {
+            blamed.fetch_add(1, Ordering::Relaxed);
         }
     }
 
     fn add(&mut self, port: PortId, queue: Box<dyn Queue>) -> Option<Box<dyn Queue>> {
         let replaced = self.remove(port);
+        self.blamed[usize::from(port.0)].store(0, Ordering::Relaxed);
         self.by_port[usize::from(port.0)] = self.slots.len() as u16;
         self.slots.push(Slot {
             port,
             queue,
             panics: 0,
+            quarantined: false,
             used: true,
         });
         replaced
@@ -161,8 +182,8 @@ pub struct Worker<S: Snapshot> {
 }
 
 impl<S: Snapshot> Worker<S> {
-    pub(crate) fn queues() -> Queues {
-        Queues::new()
+    pub(crate) fn queues(blamed: &Blamed) -> Queues {
+        Queues::new(Arc::clone(blamed))
     }
 
     /// Runs until the engine stops it. All packets on their way go back to the pool.
@@ -215,9 +236,12 @@ impl<S: Snapshot> Worker<S> {
         }
         // A slot is "used" in a turn when it received or sent: it is flushed at the end.
         for at in 0..run.queues.slots.len() {
+            let quarantined = run.queues.is_quarantined(&run.queues.slots[at]);
             let slot = &mut run.queues.slots[at];
-            slot.used = slot.queue.pending();
-            if slot.panics >= PANICS_TO_QUARANTINE {
+            // Another worker may have found out: then this one has it to tell.
+            slot.used = slot.queue.pending() || slot.quarantined != quarantined;
+            slot.quarantined = quarantined;
+            if quarantined {
                 continue;
             }
             let Some(mut frame) = self.graph.out.frame() else {
@@ -272,12 +296,16 @@ impl<S: Snapshot> Worker<S> {
             }
             end = now;
         }
-        for slot in self.queues.slots.iter_mut().filter(|slot| slot.used) {
+        for at in 0..self.queues.slots.len() {
+            let quarantined = self.queues.is_quarantined(&self.queues.slots[at]);
+            let slot = &mut self.queues.slots[at];
+            if !slot.used {
+                continue;
+            }
             let (queue, buffers) = (&mut slot.queue, &mut self.buffers);
             if catch_unwind(AssertUnwindSafe(|| queue.flush(buffers))).is_err() {
                 stats.port_panics.add(1);
             }
-            let quarantined = slot.panics >= PANICS_TO_QUARANTINE;
             stats.set_port(
                 slot.port,
                 PortStats {
@@ -357,9 +385,9 @@ impl<S: Snapshot> Worker<S> {
                     .map(poll_fd),
             );
         }
-        let quarantined = |slot: &Slot| slot.panics >= PANICS_TO_QUARANTINE;
         if self.queues.slots.iter().any(|slot| {
-            !quarantined(slot) && (slot.queue.readable().is_none() || slot.queue.pending())
+            !self.queues.is_quarantined(slot)
+                && (slot.queue.readable().is_none() || slot.queue.pending())
         }) {
             timeout_ms = 1;
         }

@@ -24,7 +24,8 @@ impl Flags {
     pub const LINK_BROADCAST: Self = Self(1 << 5);
     /// The IPv6 source or destination needs care that the fast path does not give (set by `ip6-input`).
     pub const SLOW: Self = Self(1 << 6);
-    /// Another worker has handed the packet to the one that it belongs to.
+    /// Another worker has found out that the packet belongs to this one, and handed it over: nobody is asked again. A node that makes
+    /// another packet of it clears this.
     pub const HANDED_OVER: Self = Self(1 << 7);
 
     /// True where every flag of `other` is set.

@@ -208,6 +208,23 @@ fn a_panic_loses_no_packet_that_was_handed_over() {
     rig.finish(0);
 }
 
+/// Packets that panic where they were handed over to are the port's that received them, on whatever worker.
+#[test]
+fn who_feeds_another_worker_panics_is_quarantined() {
+    let mut rig = Rig::new(2);
+    for _ in 0..100 {
+        rig.send(0, &[1, PANICS]);
+        rig.turn(0);
+        rig.turn(1);
+    }
+    assert_eq!(rig.stats(1).nodes[0].panics.value(), 16);
+    rig.send(1, &[1, 0]);
+    assert_eq!(rig.turn(0) + rig.turn(1), 0);
+    assert!(rig.received(1).is_empty());
+    assert!((0..2).all(|worker| rig.stats(worker).port(PortId(0)).quarantined));
+    rig.finish(0);
+}
+
 #[test]
 fn many_batches_take_several_turns_and_leave_frames_for_ports() {
     let mut rig = Rig::new(3);
