@@ -190,7 +190,8 @@ const ALL: Flags = Flags::OFFLOAD
     .union(Flags::LOCAL)
     .union(Flags::CHECKSUM_GOOD)
     .union(Flags::LINK_BROADCAST)
-    .union(Flags::SLOW);
+    .union(Flags::SLOW)
+    .union(Flags::HANDED_OVER);
 
 /// A queue that receives nothing and swallows, counts and checks what is sent.
 #[derive(Default)]

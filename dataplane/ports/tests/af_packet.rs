@@ -10,7 +10,9 @@ use std::thread;
 use std::time::Duration;
 
 use common::{Namespace, udp, until};
-use dataplane::{Buffers, Flags, Frame, Offload, Pages, Pool, Queue, Segmentation};
+use dataplane::{
+    Buffers, Flags, Frame, Offload, Pages, Pool, Queue, Segmentation, WorkerId, owner_of,
+};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
     AddressFamily, LinkAddr, MsgFlags, SockFlag, SockProtocol, SockType, bind, recv, send, socket,
@@ -547,18 +549,31 @@ fn packets_that_the_device_refuses_are_counted() {
     lab.finish();
 }
 
+/// The worker that owns the flow of a UDP packet over IPv4.
+fn owner(frame: &[u8], workers: u16) -> WorkerId {
+    let word = |at: usize| {
+        frame[at..at + 4]
+            .iter()
+            .fold(0, |word, byte| word << 8 | u32::from(*byte))
+    };
+    let (from, to, ports) = (word(26), word(30), word(34));
+    let (a, b) = ((ports >> 16) as u16, ports as u16);
+    let ports = u32::from(a ^ b) << 16 | u32::from(a.wrapping_add(b));
+    owner_of([from ^ to, from.wrapping_add(to), ports], workers)
+}
+
 #[test]
 fn several_queues_keep_flows_together() {
     let Some(lab) = Lab::new(1500) else { return };
     lab.host.ip("addr add 10.7.0.1/24 dev host0");
     lab.host
         .ip("neigh add 10.7.0.9 lladdr 02:00:00:00:00:09 dev host0");
-    for ring in [FRAMES, BLOCKS] {
+    for (ring, mode) in [(FRAMES, FanoutMode::Hash), (BLOCKS, FanoutMode::Owner)] {
         let config = AfPacketConfig {
             queues: 2,
             ring,
             fanout: Fanout {
-                mode: FanoutMode::Hash,
+                mode,
                 defragment: true,
                 rollover: false,
             },
@@ -583,11 +598,15 @@ fn several_queues_keep_flows_together() {
         });
         let mut seen = [[0; FLOWS]; 2];
         until("every packet", || {
-            for (queue, seen) in port.queues.iter_mut().zip(&mut seen) {
+            for (number, (queue, seen)) in port.queues.iter_mut().zip(&mut seen).enumerate() {
                 let mut frame = Frame::new();
                 queue.rx(&mut frame, 64, &mut buffers);
                 for packet in frame.packets() {
-                    seen[usize::from(buffers.bytes(packet)[42])] += 1;
+                    let bytes = buffers.bytes(packet);
+                    seen[usize::from(bytes[42])] += 1;
+                    if mode == FanoutMode::Owner {
+                        assert_eq!(usize::from(owner(bytes, 2).0), number);
+                    }
                 }
                 buffers.free_all(frame.packets_mut());
             }

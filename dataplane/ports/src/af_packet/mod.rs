@@ -16,6 +16,7 @@ mod error;
 mod gro;
 mod queue;
 mod ring;
+mod steering;
 mod sys;
 mod vnet;
 
@@ -139,7 +140,7 @@ pub struct Fanout {
 impl Default for Fanout {
     fn default() -> Self {
         Self {
-            mode: FanoutMode::Hash,
+            mode: FanoutMode::Owner,
             defragment: false,
             rollover: false,
         }
@@ -149,7 +150,10 @@ impl Default for Fanout {
 /// What decides about a packet's queue.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum FanoutMode {
-    /// A symmetric hash of the flow: both directions of a flow meet on one queue.
+    /// The worker that owns the flow ([`dataplane::owner_of`]), whose number is the queue's: both directions of a flow meet on one
+    /// queue of whatever port, and nothing has to be handed over to another worker.
+    Owner,
+    /// The kernel's own symmetric hash of the flow: both directions of a flow meet on one queue.
     Hash,
     /// The processor that received the packet.
     Cpu,
@@ -378,6 +382,7 @@ fn join<F: FnOnce(io::Error) -> PortError>(
     failed: &impl Fn(&'static str) -> F,
 ) -> Result<(), PortError> {
     let mode = match fanout.mode {
+        FanoutMode::Owner => libc::PACKET_FANOUT_CBPF,
         FanoutMode::Hash => libc::PACKET_FANOUT_HASH,
         FanoutMode::Cpu => libc::PACKET_FANOUT_CPU,
         FanoutMode::DeviceQueue => libc::PACKET_FANOUT_QM,
@@ -416,6 +421,14 @@ fn join<F: FnOnce(io::Error) -> PortError>(
                 .fanout_group()
                 .map_err(failed("share packets between the queues"))?;
         }
+    }
+    if fanout.mode == FanoutMode::Owner
+        && let Some(socket) = sockets.first()
+        && let Some(mut program) = steering::program(sockets.len() as u16)
+    {
+        socket
+            .set_fanout_program(&mut program)
+            .map_err(failed("tell the kernel which queue owns a flow"))?;
     }
     for socket in sockets {
         socket.set_deaf(false).map_err(failed("let packets in"))?;

@@ -175,6 +175,15 @@ impl Socket {
         Ok(value as u16)
     }
 
+    /// The program that tells for the socket's group which of its sockets a packet is for.
+    pub(super) fn set_fanout_program(&self, program: &mut [libc::sock_filter]) -> io::Result<()> {
+        let program = libc::sock_fprog {
+            len: program.len() as libc::c_ushort,
+            filter: program.as_mut_ptr(),
+        };
+        self.set(libc::SOL_PACKET, libc::PACKET_FANOUT_DATA, &program)
+    }
+
     /// Packets that found the ring full since the last call.
     pub(super) fn take_missed(&self) -> u64 {
         // The third number belongs to version 3: the kernel writes as much as there is.
