@@ -92,7 +92,7 @@ impl<V: Version> Enforcer<V> {
             self.decide(new, packets, verdicts, &work, cx);
         }
         if let Some(home) = work.home {
-            home.hand_over(&self.heads, &self.keys, packets, verdicts, cx);
+            home.hand_over::<V>(&self.heads, &self.keys, packets, verdicts, cx);
         }
     }
 

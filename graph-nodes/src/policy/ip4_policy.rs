@@ -1,7 +1,8 @@
 //! `ip4-policy`: lets pass what policy and access lists allow, and the packets of flows that they have allowed.
 //!
 //! - Input: packets at their IPv4 header, validated by `ip4-input`, those for groups and broadcasts too; word = destination address.
-//! - Output: packets as they came; word = the error to `icmp4-error` where denied packets are answered; denied TCP goes to `tcp4-reset` there.
+//! - Output: packets as they came; word = the error to `icmp4-error` where denied packets are answered; denied TCP goes to `tcp4-reset` there. Packets
+//!   whose flow another worker remembers go on at the same node there.
 //! - Reads: snapshot.policy, snapshot.interfaces, snapshot.vrfs, snapshot.forwarding
 //! - State: the worker's flow table, shared with `ip6-policy`; what first fragments of 512 packets say; where the sweep of the table stands
 //! - Standard: RFC 5382 and RFC 4787 timeouts are configured, Calico's by default; RFC 1858, RFC 3128 (fragments), RFC 1812 section 5.2.7.1 (prohibited)

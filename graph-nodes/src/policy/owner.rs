@@ -9,7 +9,7 @@ use dataplane::{Context, Descriptor, Flags, Verdict, WorkerId, owner_of};
 use tables::{FlowKey, FlowKey4, FlowKey6};
 
 use super::Policy;
-use super::packet::Head;
+use super::packet::{Head, Version};
 use crate::snapshot::Snapshot;
 
 /// A key whose flow has an owner.
@@ -88,10 +88,10 @@ impl Home {
 
     /// Hands over the packets that are marked.
     #[inline(never)]
-    pub(super) fn hand_over<K: Owned>(
+    pub(super) fn hand_over<V: Version>(
         self,
         heads: &[Head],
-        keys: &[K],
+        keys: &[V::Key],
         packets: &mut [Descriptor],
         verdicts: &mut [Verdict],
         cx: &mut Context<'_, Snapshot>,
@@ -103,8 +103,8 @@ impl Home {
             }
             let mut packet = packet.take();
             *verdict = Verdict::TAKEN;
-            // At their meeting point, fragments find out where they belong.
-            if !head.is(Head::FRAGMENT) {
+            // Fragments find out at their meeting point where they belong, and are not to go there again.
+            if !head.is(Head::FRAGMENT) && V::plain(cx.view.bytes(&packet), 0).is_none() {
                 packet.set_flags(Flags::HANDED_OVER);
             }
             cx.hand_over(key.owner(self.workers), packet);
