@@ -239,6 +239,12 @@ fn runtime(answer: &v1::RuntimeResponse) -> String {
             text.push_str(&format!(", {} panics contained", worker.panics));
         }
         text.push('\n');
+        for pair in &worker.handoff {
+            text.push_str(&format!(
+                "  handed over: {} packets to worker {}, {} from it, {} that it did not take\n",
+                pair.sent, pair.worker, pair.received, pair.congested,
+            ));
+        }
         let mut table = Table::new(&[
             "  NODE",
             ">CALLS",

@@ -215,10 +215,18 @@ impl Observers {
         let mut last = self.next_number;
         engine.traces(|worker, record| {
             last = last.max(record.number & 0x00ff_ffff);
-            open.entry(record.number)
-                .or_insert_with(|| (worker, Vec::new()))
-                .1
-                .push(*record);
+            // The upper bits name the worker that received the packet; another one may have taken it over from there.
+            let first = WorkerId((record.number >> 24) as u16);
+            let (_, records) = open
+                .entry(record.number)
+                .or_insert_with(|| (first, Vec::new()));
+            let at = if worker == first {
+                let mine = |other: &TraceRecord| other.time_ns <= record.time_ns;
+                records.iter().rposition(mine).map_or(0, |at| at + 1)
+            } else {
+                records.len()
+            };
+            records.insert(at, *record);
         });
         self.next_number = (last + 1) & 0x00ff_ffff;
         let nodes = engine.nodes();
@@ -344,7 +352,7 @@ fn step(record: &TraceRecord, nodes: &[NodeInfo], view: &View<'_>) -> v1::TraceS
                 wire::describe::describe(bytes)
             )
         }
-        Decision::Taken => "kept or replaced by the node".into(),
+        Decision::Taken => "kept, replaced or handed to another worker by the node".into(),
         Decision::Drop(reason) => {
             let (name, text) = node
                 .drops

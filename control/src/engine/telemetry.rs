@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use control_api::v1;
-use dataplane::{Engine, InterfaceCounter, PortId, UNDECIDED};
+use dataplane::{Engine, InterfaceCounter, PortId, UNDECIDED, WorkerStats};
 use graph_nodes::Snapshot;
 use graph_nodes::fib::{NeighbourKey, RouteTarget, scoped};
 use model::{InterfaceKind, InterfaceName};
@@ -128,6 +128,7 @@ impl Telemetry for Gateway {
                         ticks: node.ticks.value(),
                     })
                     .collect(),
+                handoff: handoff(stats),
             })
             .collect()
     }
@@ -440,4 +441,18 @@ fn unscoped(address: IpAddr) -> IpAddr {
         IpAddr::V6(address) => std::net::Ipv6Addr::from_bits(scoped(address.to_bits(), 0)).into(),
         address => address,
     }
+}
+
+/// What a worker and others have handed over, without those that have nothing to do with each other.
+fn handoff(stats: &WorkerStats) -> Vec<v1::HandoffRuntime> {
+    let pairs = stats.handoff.iter().enumerate();
+    pairs
+        .map(|(worker, pair)| v1::HandoffRuntime {
+            worker: worker as u32,
+            sent: pair.sent.value(),
+            received: pair.received.value(),
+            congested: pair.congested.value(),
+        })
+        .filter(|pair| pair.sent + pair.received + pair.congested > 0)
+        .collect()
 }
