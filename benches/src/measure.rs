@@ -217,7 +217,7 @@ pub fn run(
     if dropped > 0 {
         outcome.get_or_insert(format!("{dropped} packets were dropped against the clock"));
     }
-    let [handed_over, congested] = handed_over(&engine);
+    let all = Window::now(&engine);
     let infos: Vec<_> = engine.nodes().iter().map(|info| info.name).collect();
     let pool = engine.stop()?;
     drop(writer);
@@ -236,8 +236,8 @@ pub fn run(
         flows,
         routes,
         workers: options.workers,
-        handed_over,
-        congested,
+        handed_over: all.handed_over / all.packets,
+        congested: all.congested / all.packets,
         ticks_min: sorted.first().copied().unwrap_or(f64::NAN),
         ticks_median: sorted.get(sorted.len() / 2).copied().unwrap_or(f64::NAN),
         ticks_total_min: best_of(Window::total_ticks).fold(f64::INFINITY, f64::min),
@@ -271,14 +271,21 @@ struct Window {
     nodes: Vec<(f64, f64, f64)>,
     busy: f64,
     packets: f64,
+    /// Packets that workers handed to others, and that these did not take.
+    handed_over: f64,
+    congested: f64,
     seconds: f64,
 }
 
 impl Window {
     fn now(engine: &Engine<Snapshot>) -> Self {
         let mut nodes = vec![(0.0, 0.0, 0.0); engine.nodes().len()];
-        let mut busy = 0.0;
+        let (mut busy, mut handed_over, mut congested) = (0.0, 0.0, 0.0);
         for stats in engine.all_stats() {
+            for pair in &stats.handoff {
+                handed_over += pair.sent.value() as f64;
+                congested += pair.congested.value() as f64;
+            }
             for (sum, node) in nodes.iter_mut().zip(&stats.nodes) {
                 sum.0 += node.calls.value() as f64;
                 sum.1 += node.vectors.value() as f64;
@@ -292,6 +299,8 @@ impl Window {
             nodes,
             busy,
             packets,
+            handed_over,
+            congested,
             seconds: 0.0,
         }
     }
@@ -306,6 +315,8 @@ impl Window {
             nodes: nodes.collect(),
             busy: self.busy - earlier.busy,
             packets: self.packets - earlier.packets,
+            handed_over: self.handed_over - earlier.handed_over,
+            congested: self.congested - earlier.congested,
             seconds: elapsed.as_secs_f64(),
         }
     }
@@ -339,17 +350,12 @@ fn whole(mut windows: Vec<Window>) -> Vec<Window> {
         .iter()
         .fold(0.0, |most: f64, window| most.max(window.packets));
     windows.retain(|window| window.packets >= most / 4.0);
+    // Nor does a window count in which one of several workers stood still: what the others had for it was dropped, and cost less.
+    let flows = |window: &Window| window.congested <= window.handed_over / 100.0;
+    if windows.iter().any(flows) {
+        windows.retain(flows);
+    }
     windows
-}
-
-/// The shares of packets that were handed over, and that were to be.
-fn handed_over(engine: &Engine<Snapshot>) -> [f64; 2] {
-    let packets = Window::now(engine).packets;
-    let pairs = engine.all_stats().flat_map(|stats| &stats.handoff);
-    let (sent, congested) = pairs.fold((0, 0), |(sent, congested), pair| {
-        (sent + pair.sent.value(), congested + pair.congested.value())
-    });
-    [sent, congested].map(|count| count as f64 / packets)
 }
 
 /// Drops of the graph's nodes. A ring between two workers is full where one of them does not run, which is the machine's doing.

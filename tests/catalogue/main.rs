@@ -6,7 +6,7 @@ mod picture;
 use std::fmt::Write;
 use std::path::Path;
 
-use dataplane::{NodeInfo, PORT_TX};
+use dataplane::{HANDOFF, NodeInfo, PORT_TX};
 use header::Header;
 
 #[test]
@@ -16,17 +16,18 @@ fn the_catalogue_is_up_to_date() {
 
 #[test]
 fn the_picture_is_up_to_date() {
-    compare(
-        "docs/graph.svg",
-        &picture::svg(&graph_nodes::graph().infos()),
-    );
+    let mut infos = graph_nodes::graph().infos();
+    // Between workers, not between nodes.
+    infos.retain(|info| info.name != HANDOFF);
+    compare("docs/graph.svg", &picture::svg(&infos));
 }
 
 #[test]
 fn every_node_has_a_file_and_every_file_a_node() {
     let headers = header::all().unwrap_or_else(|why| panic!("{why}"));
     let infos = graph_nodes::graph().infos();
-    for info in infos.iter().filter(|info| info.name != PORT_TX) {
+    let engines = [PORT_TX, HANDOFF];
+    for info in infos.iter().filter(|info| !engines.contains(&info.name)) {
         let files = headers
             .iter()
             .filter(|header| header.names.iter().any(|name| name == info.name));
@@ -98,6 +99,15 @@ fn section(
     header: Option<&Header>,
 ) -> std::fmt::Result {
     writeln!(out, "## {}\n", info.name)?;
+    if info.name == HANDOFF {
+        writeln!(
+            out,
+            "The engine's own: takes packets from the rings of other workers \
+             ([source](../dataplane/src/handoff.rs)).\n\n\
+             - Comes from: nodes of other workers that hand packets over\n- Goes to: the same nodes of this worker\n"
+        )?;
+        return drops(out, info);
+    }
     match header {
         Some(header) => {
             let mut purpose = header.purpose.clone();
@@ -144,6 +154,10 @@ fn section(
             "ports".to_owned()
         }
     )?;
+    drops(out, info)
+}
+
+fn drops(out: &mut String, info: &NodeInfo) -> std::fmt::Result {
     if !info.drops.is_empty() {
         writeln!(out, "| drop counter | meaning |\n|---|---|")?;
         for (name, text) in info.drops {
