@@ -2,6 +2,7 @@
 //!
 //! `cargo run --release -p control --example policy_compile -- 1000`: so many policies, and twice as many workloads.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use control::compile::policy::PolicyCompiler;
@@ -30,7 +31,9 @@ fn main() {
         let index = random.below(state.workload_endpoints.len());
         if let Some(workload) = state.workload_endpoints.values_mut().nth(index) {
             let value = *random.pick(&["a", "b", "web"]);
-            workload.labels.insert("app".into(), value.into());
+            Arc::make_mut(workload)
+                .labels
+                .insert("app".into(), value.into());
         }
         let begin = Instant::now();
         compiler.compile(&state, None).expect("fits");

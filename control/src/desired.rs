@@ -152,7 +152,7 @@ struct Owner {
     generation: u64,
     objects: BTreeMap<ObjectKey, Arc<Object>>,
     /// What the operator wants.
-    state: DesiredState,
+    state: Arc<DesiredState>,
     /// What the dataplane has: `state` without the objects in `faults`.
     live: Arc<DesiredState>,
     faults: Faults,
@@ -163,7 +163,7 @@ type Faults = BTreeMap<ObjectKey, SpecError>;
 
 /// A transaction whose objects are understood.
 struct Draft {
-    state: DesiredState,
+    state: Arc<DesiredState>,
     upserts: Vec<(ObjectKey, Arc<Object>)>,
     deletes: Vec<ObjectKey>,
     changes: Vec<v1::Change>,
@@ -196,10 +196,11 @@ impl Owner {
             hub: Arc::new(Hub::new(View::default())),
             generation: stored.generation,
             objects,
-            state: DesiredState::default(),
+            state: Arc::default(),
             live: Arc::new(DesiredState::default()),
             faults: Faults::new(),
         };
+        let state = Arc::new(state);
         let (live, faults) = owner
             .prepare(&state, owner.generation, &|_| true)
             .map_err(StartError::Dataplane)?;
@@ -331,7 +332,7 @@ impl Owner {
         let mut errors = Vec::new();
         let mut absent = Vec::new();
         let mut draft = Draft {
-            state: self.state.clone(),
+            state: Arc::new(DesiredState::clone(&self.state)),
             upserts: Vec::new(),
             deletes: Vec::new(),
             changes: Vec::new(),
@@ -355,7 +356,7 @@ impl Owner {
                     };
                     draft.changes.push(change(&key, action));
                     // The conversion has checked the name.
-                    let _ = draft.state.insert(&key.name, spec);
+                    let _ = Arc::make_mut(&mut draft.state).insert(&key.name, spec);
                     if action != ChangeAction::Unchanged {
                         draft.upserts.push((key, Arc::new(object.clone())));
                     }
@@ -368,7 +369,7 @@ impl Owner {
                 Ok(typed) => {
                     if !seen.insert(typed.clone()) {
                         errors.push(error(key.clone(), "", "is in the transaction twice"));
-                    } else if draft.state.remove(&typed) {
+                    } else if Arc::make_mut(&mut draft.state).remove(&typed) {
                         draft.changes.push(change(&typed, ChangeAction::Deleted));
                         draft.deletes.push(typed);
                     } else {
@@ -392,11 +393,11 @@ impl Owner {
     /// what it had to leave out.
     fn prepare(
         &mut self,
-        next: &DesiredState,
+        next: &Arc<DesiredState>,
         generation: u64,
         tolerable: &dyn Fn(&ObjectKey) -> bool,
     ) -> Result<(Arc<DesiredState>, Faults), PrepareError> {
-        let mut attempt = Arc::new(next.clone());
+        let mut attempt = Arc::clone(next);
         let mut faults = Faults::new();
         loop {
             let changes = attempt.changes_since(&self.live);
@@ -437,7 +438,7 @@ impl Owner {
             tracing::warn!(%object, "its device is gone, or was replaced: it is opened again");
         }
         let known = self.known_faults(&lost);
-        let state = self.state.clone();
+        let state = Arc::clone(&self.state);
         let Ok((live, faults)) = self.prepare(&state, self.generation, &|key| known.contains(key))
         else {
             return; // something else went wrong meanwhile: nothing is prepared, and nothing is worse
@@ -460,7 +461,7 @@ impl Owner {
     fn known_faults(&self, lost: &BTreeSet<ObjectKey>) -> BTreeSet<ObjectKey> {
         let mut known: BTreeSet<ObjectKey> = self.faults.keys().cloned().collect();
         for key in lost {
-            known.extend(self.state.clone().remove_with_dependants(key));
+            known.extend(DesiredState::clone(&self.state).remove_with_dependants(key));
             known.insert(key.clone());
         }
         known

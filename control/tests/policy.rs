@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use control::compile::policy::{
-    Cause, CompiledPolicy, PolicyCompiler, PolicyInterface, Reasons, settings,
+    Cause, CompiledPolicy, PolicyCompiler, PolicyInterface, Reasons, Verdict, settings,
 };
 use graph_nodes::policy::WorkerRules;
 use graph_nodes::policy::decide::{Fate, Way, decide};
@@ -15,7 +15,7 @@ use model::policy::reference::{
     AccessVerdict, Decision, EndpointId, Packet, Reason, evaluate, evaluate_access,
     evaluate_all_interfaces,
 };
-use model::policy::{AccessDirection, Direction, Object, PolicyState, Value};
+use model::policy::{AccessDirection, Direction, Object, PolicyState, Resource, Value};
 use tables::acl::Key;
 
 /// Pairs of a state and a packet.
@@ -431,4 +431,209 @@ fn access_lists_are_the_references() {
     }
     println!("{outcomes:?}");
     assert_eq!(outcomes.len(), 4, "nothing, denied, permitted, tracked");
+}
+
+/// A random change of one or a few objects, as clients make them: most of them small.
+fn change(random: &mut Random, objects: &mut Vec<Object>, pool: &[Object]) {
+    for _ in 0..1 + random.below(3) {
+        match random.below(6) {
+            // Another state's object takes the place of the one of its name, or is new.
+            0..3 => {
+                let object = random.pick(pool).clone();
+                objects.retain(|known| known.id != object.id);
+                objects.push(object);
+            }
+            3 if !objects.is_empty() => {
+                let gone = random.below(objects.len());
+                objects.swap_remove(gone);
+            }
+            // The labels of one workload.
+            _ => {
+                let index = random.below(objects.len().max(1));
+                let workloads = objects.iter_mut().skip(index);
+                let mut workloads = workloads.filter_map(|object| match &mut object.resource {
+                    Resource::WorkloadEndpoint(workload) => Some(workload),
+                    _ => None,
+                });
+                if let Some(workload) = workloads.next() {
+                    let value = *random.pick(&["a", "b", "web", "db"]);
+                    let label = *random.pick(&["app", "role", "env"]);
+                    workload.labels.insert(label.into(), value.into());
+                }
+            }
+        }
+    }
+}
+
+/// After each of many small changes, what one compiler has made of them is what another makes of the state from nothing: the same
+/// endpoints, sets and interfaces, and the same verdict for the same reason.
+#[test]
+fn changes_give_what_a_compilation_from_nothing_gives() {
+    let (sequences, rounds) = if cfg!(debug_assertions) {
+        (3, 20)
+    } else {
+        (12, 60)
+    };
+    for sequence in 0..sequences {
+        let mut random = Random::new(1000 + sequence);
+        let mut pool = Vec::new();
+        for seed in 0..6 {
+            let documents = documents(sequence * 100 + seed, 10);
+            pool.extend(
+                documents
+                    .iter()
+                    .map(|document| Object::read(document).expect("is valid")),
+            );
+        }
+        let mut objects: Vec<Object> = Vec::new();
+        for object in pool.iter().take(60) {
+            objects.retain(|known| known.id != object.id);
+            objects.push(object.clone());
+        }
+        let node = random.one_in(2).then_some("n1");
+        let mut compiler = PolicyCompiler::new().expect("has memory");
+        let mut before = PolicyState::default();
+        for round in 0..rounds {
+            change(&mut random, &mut objects, &pool);
+            let mut next = PolicyState::default();
+            for object in &objects {
+                next.insert(object.clone());
+            }
+            // As the owner of the desired state does it: objects that are the same are shared.
+            let (upserted, deleted) = next.changes_since(&before);
+            for id in upserted.iter().chain(&deleted) {
+                match objects.iter().find(|object| object.id == *id) {
+                    Some(object) => drop(before.insert(object.clone())),
+                    None => drop(before.remove(id)),
+                }
+            }
+            assert_eq!(before, next);
+            let compiled = compiler.compile(&before, node).expect("fits");
+            let mut fresh = PolicyCompiler::new().expect("has memory");
+            let expected = fresh.compile(&next, node).expect("fits");
+            let context = format!("sequence {sequence}, round {round}");
+            assert_eq!(compiler.members(), fresh.members(), "{context}");
+            assert_eq!(compiled.programs, expected.programs, "{context}");
+            let names = |policy: &CompiledPolicy| {
+                let workloads: Vec<_> = policy.workloads.keys().cloned().collect();
+                let hosts: Vec<_> = policy.hosts.keys().cloned().collect();
+                let access: Vec<_> = policy.access.keys().cloned().collect();
+                (workloads, hosts, access)
+            };
+            assert_eq!(names(&compiled), names(&expected), "{context}");
+            let interfaces: Vec<_> = ["cali1", "cali2", "eth0", "eth1", "lan"]
+                .iter()
+                .zip(0..)
+                .map(|(name, number)| PolicyInterface {
+                    number,
+                    name: (*name).into(),
+                    addresses: Vec::new(),
+                })
+                .collect();
+            let kinds = |policy: &CompiledPolicy| {
+                let policies = policy.interfaces(&next, "n1", &interfaces);
+                let look = |policy: &Option<_>| {
+                    let policy: &graph_nodes::policy::InterfacePolicy =
+                        std::sync::Arc::as_ref(policy.as_ref()?);
+                    Some((
+                        policy.kind,
+                        policy.closed,
+                        policy.staged.is_some(),
+                        policy.sources4.clone(),
+                        policy.access.each_ref().map(Option::is_some),
+                    ))
+                };
+                policies.iter().map(look).collect::<Vec<_>>()
+            };
+            assert_eq!(kinds(&compiled), kinds(&expected), "{context}");
+            for _ in 0..60 {
+                let Some((endpoint, direction, packet)) = case(random.draw(), &next) else {
+                    continue;
+                };
+                let left = compiled.judge(&endpoint, direction, &packet);
+                let right = expected.judge(&endpoint, direction, &packet);
+                let told = |verdict: &Verdict, reasons: &Reasons| {
+                    let why = |rule| reasons.cause(rule).cloned();
+                    (
+                        (verdict.enforced.allow, why(verdict.enforced.rule)),
+                        (verdict.staged.allow, why(verdict.staged.rule)),
+                        verdict.untracked,
+                        verdict
+                            .logs
+                            .iter()
+                            .map(|rule| why(*rule))
+                            .collect::<Vec<_>>(),
+                    )
+                };
+                assert_eq!(
+                    told(&left, &compiler.reasons),
+                    told(&right, &fresh.reasons),
+                    "{context}: {endpoint:?} {direction:?} {packet:?}"
+                );
+            }
+        }
+    }
+}
+
+/// Long lists are changed in place, and compiled anew in the background: the answers stay those of the reference.
+#[test]
+fn long_lists_change_in_place() {
+    let mut random = Random::new(5);
+    let mut lists: Vec<Vec<Value>> = (0..4)
+        .map(|_| (0..150).map(|_| access_rule(&mut random)).collect())
+        .collect();
+    let mut compiler = PolicyCompiler::new().expect("has memory");
+    let mut state = state(5, 3);
+    let mut was_outdated = false;
+    for round in 0..200 {
+        let list = random.below(lists.len());
+        let rules = &mut lists[list];
+        for _ in 0..1 + random.below(3) {
+            let at = random.below(rules.len());
+            match random.below(3) {
+                0 => rules[at] = access_rule(&mut random),
+                1 => rules.insert(at, access_rule(&mut random)),
+                _ => drop(rules.remove(at)),
+            }
+        }
+        let changed = if round == 0 { 0..4 } else { list..list + 1 };
+        for list in changed {
+            let spec = [
+                ("interface", Value::from("lan")),
+                ("direction", "Input".into()),
+                ("rules", lists[list].clone().into()),
+            ];
+            let document = Value::map([
+                ("apiVersion", "oncilla.io/v1".into()),
+                ("kind", "AccessList".into()),
+                (
+                    "metadata",
+                    Value::map([("name", format!("list{list}").into())]),
+                ),
+                ("spec", Value::map(spec)),
+            ]);
+            state.insert(Object::read(&document).unwrap_or_else(|error| panic!("{error}")));
+        }
+        if random.one_in(8) {
+            // Time for what is compiled in the background.
+            std::thread::sleep(std::time::Duration::from_millis(30));
+            was_outdated |= compiler.is_outdated();
+        }
+        let compiled = compiler.compile(&state, None).expect("fits");
+        for _ in 0..100 {
+            let packet = packet(random.draw(), &state);
+            let expected = evaluate_access(&state, "lan", AccessDirection::Input, &packet);
+            let judged = compiled.judge_access("lan", AccessDirection::Input, &packet);
+            let judged = judged.map(|access| AccessVerdict {
+                allow: access.judged.allow,
+                reflect: access.reflect,
+                rule: match compiler.reasons.cause(access.judged.rule) {
+                    Some(Cause::Access { rule, .. }) => rule.clone(),
+                    other => panic!("{other:?} is no rule of an access list"),
+                },
+            });
+            assert_eq!(judged, expected, "round {round}, {packet:?}");
+        }
+    }
+    assert!(was_outdated, "no list was compiled anew");
 }

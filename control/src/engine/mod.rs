@@ -4,6 +4,7 @@
 //! times: the owner of the desired state (prepare, publish), the slow path's thread (punts, timers), and whoever asks for
 //! telemetry.
 
+mod devices;
 mod flows;
 mod observe;
 mod policy;
@@ -20,16 +21,14 @@ use std::time::Duration;
 
 use dataplane::{Clock, Engine, EngineConfig, EngineError, Event, PortId, Queue, WorkerId};
 pub use dataplane::{Idle, Pages};
+pub use devices::{OpenDevice, Opener};
 use graph_nodes::fib::{FibError, ForwardingSize, ForwardingWriter, RouteTarget, link_header};
 use graph_nodes::policy::Policy;
 use graph_nodes::policy::events::flow_watch;
 use graph_nodes::punt::Punt;
 use graph_nodes::{IcmpLimits, Snapshot, WorkerState};
-use model::{
-    Changes, DesiredState, InterfaceKind, InterfaceName, Kind, ObjectKey, RingVersion, SpecError,
-};
-use ports::{AfPacketConfig, AfPacketPort, PortError, RingKind};
-use wire::{ArpPacket, MacAddr};
+use model::{Changes, DesiredState, InterfaceKind, InterfaceName, Kind, ObjectKey, SpecError};
+use wire::ArpPacket;
 
 use crate::compile::{Numbering, NumberingError, PortFacts, Sections, compile};
 use crate::dataplane::{Cause, Dataplane, NotLive, PrepareError};
@@ -51,6 +50,8 @@ pub struct EngineOptions {
     pub icmp: IcmpLimits,
     /// The name of this node, by which endpoints of policy say where they are.
     pub node: String,
+    /// What opens devices.
+    pub devices: Opener,
 }
 
 impl Default for EngineOptions {
@@ -61,6 +62,7 @@ impl Default for EngineOptions {
             ip4_groups: 16_384,
             icmp: IcmpLimits::default(),
             node: "localhost".into(),
+            devices: Opener::default(),
         }
     }
 }
@@ -89,6 +91,7 @@ struct State {
     clock: Clock,
     workers: usize,
     cores: Vec<usize>,
+    opener: Opener,
     icmp: IcmpLimits,
     forwarding: ForwardingWriter,
     limits: (ForwardingSize, u32),
@@ -110,14 +113,15 @@ struct Device {
     spec: model::AfPacket,
     facts: PortFacts,
     name: String,
-    /// The kernel's number, which no other device of the same name has.
-    index: u32,
+    /// The kernel's number, which no other device of the same name has; `None` for what is none of the kernel's.
+    index: Option<u32>,
 }
 
 impl Device {
     /// Whether the device that was opened is still there.
     fn is_there(&self) -> bool {
-        nix::net::if_::if_nametoindex(self.name.as_str()) == Ok(self.index)
+        self.index
+            .is_none_or(|index| nix::net::if_::if_nametoindex(self.name.as_str()) == Ok(index))
     }
 }
 
@@ -162,6 +166,7 @@ impl Gateway {
             clock: config.clock.clone(),
             workers: config.workers,
             cores: config.cores.clone(),
+            opener: options.devices,
             icmp: options.icmp,
             forwarding,
             limits: (options.forwarding, options.ip4_groups),
@@ -359,29 +364,22 @@ impl State {
             );
             return Err(environment("spec.afPacket.queues", message));
         }
-        let mut config = AfPacketConfig::new(spec.device.as_str());
-        config.queues = self.workers as u16;
-        config.ring = match spec.version {
-            Some(RingVersion::V3) => RingKind::v3(),
-            _ => RingKind::default(),
-        };
-        config.qdisc_bypass = spec.qdisc_bypass;
-        config.offloads = spec.offloads;
-        config.gro = spec.gro;
-        let AfPacketPort { info, queues } = AfPacketPort::open(&config)
-            .map_err(|error: PortError| environment("spec.afPacket.device", error.to_string()))?;
-        let facts = PortFacts {
-            mac: MacAddr::new(info.mac),
-            mtu: info.mtu,
-            capabilities: info.capabilities,
-        };
+        let OpenDevice {
+            name,
+            index,
+            facts,
+            queues,
+        } = self
+            .opener
+            .open(spec, self.workers)
+            .map_err(|message| environment("spec.afPacket.device", message))?;
         Ok((
             Device {
                 port,
                 spec: spec.clone(),
                 facts,
-                name: info.device,
-                index: info.ifindex,
+                name,
+                index,
             },
             queues,
         ))
@@ -496,15 +494,13 @@ impl State {
                 .map_err(not_live)?;
             self.devices.insert(name, device);
         }
-        let mut snapshot = Snapshot {
-            ports: self.sections.port_list(),
-            interfaces: self.sections.interface_list(),
-            vrfs: vrf_list(&self.numbering, &self.forwarding),
-            forwarding: self.forwarding.forwarding(),
-            icmp: self.icmp,
-            policy: self.policy.live.clone(),
-        };
-        snapshot.set_policy_features();
+        let snapshot = snapshot(
+            &self.sections,
+            &self.numbering,
+            &self.forwarding,
+            self.icmp,
+            self.policy.live.clone(),
+        );
         let epoch = engine.publish(snapshot);
         engine.wait_live(epoch, LIVE_TIMEOUT).map_err(not_live)?;
         self.apply_neighbours(&old).map_err(incomplete)?;
@@ -626,6 +622,7 @@ impl State {
         let recent = now >> 30;
         neighbours.tick(now, |key| forwarding.last_used(*key) >= recent);
         self.act();
+        self.refresh_policy();
         let mut flows_ms = None;
         if let Some(engine) = &mut self.engine {
             let safe = engine.observed().saturating_sub(1);
@@ -652,6 +649,26 @@ impl State {
         deadline
             .min(observers_ms)
             .min(flows_ms.unwrap_or(observers_ms)) as i32
+    }
+
+    /// Publishes programs that were compiled anew in the background. What they say is what those before them say.
+    fn refresh_policy(&mut self) {
+        // A compilation between prepare and publish would not be that of what is live.
+        if self.prepared.is_some() || !self.policy.is_outdated() {
+            return;
+        }
+        self.live_policy_again();
+        if let Some(engine) = &mut self.engine {
+            let snapshot = snapshot(
+                &self.sections,
+                &self.numbering,
+                &self.forwarding,
+                self.icmp,
+                self.policy.live.clone(),
+            );
+            let epoch = engine.publish(snapshot);
+            self.forwarding.set_epoch(epoch);
+        }
     }
 
     /// Does what the neighbour cache asks for.
@@ -687,6 +704,26 @@ impl State {
             self.forwarding.set_epoch(epoch);
         }
     }
+}
+
+/// What workers are to see.
+fn snapshot(
+    sections: &Sections,
+    numbering: &Numbering,
+    forwarding: &ForwardingWriter,
+    icmp: IcmpLimits,
+    policy: Policy,
+) -> Snapshot {
+    let mut snapshot = Snapshot {
+        ports: sections.port_list(),
+        interfaces: sections.interface_list(),
+        vrfs: vrf_list(numbering, forwarding),
+        forwarding: forwarding.forwarding(),
+        icmp,
+        policy,
+    };
+    snapshot.set_policy_features();
+    snapshot
 }
 
 fn vrf_list(numbering: &Numbering, forwarding: &ForwardingWriter) -> Vec<graph_nodes::Vrf> {

@@ -47,6 +47,12 @@ impl PolicyKeeper {
         reasons.map_or_else(Vec::new, |reasons| rules::counts(reasons, &self.counters))
     }
 
+    /// Whether compiling again would make lookups faster.
+    pub(super) fn is_outdated(&mut self) -> bool {
+        let compiler = self.compiler.as_mut();
+        compiler.is_some_and(PolicyCompiler::is_outdated)
+    }
+
     pub(super) fn compile(
         &mut self,
         state: &PolicyState,
@@ -97,6 +103,22 @@ impl State {
                 cause: Cause::Limit,
                 error: SpecError::new(blamed(next, &self.desired), "", error.to_string()),
             })
+    }
+
+    /// Compiles the policy that is live once more.
+    pub(super) fn live_policy_again(&mut self) {
+        let interfaces = interfaces(&self.desired, &self.numbering);
+        let generation = self.policy.live.generation;
+        match self.policy.compile(&self.desired.policy, &interfaces) {
+            // Flows need not be looked at again: what is allowed is the same.
+            Ok(policy) => {
+                self.policy.live = Policy {
+                    generation,
+                    ..policy
+                }
+            }
+            Err(error) => tracing::warn!(%error, "policy stays as it was compiled before"),
+        }
     }
 }
 
@@ -256,12 +278,8 @@ spec: {interface: wan, direction: Input, rules: [{action: Deny, protocol: TCP, d
             .find(|id| &*id.name == "elsewhere")
             .cloned();
         let id = id.unwrap();
-        state
-            .workload_endpoints
-            .get_mut(&id)
-            .unwrap()
-            .labels
-            .remove("app");
+        let workload = state.workload_endpoints.get_mut(&id).unwrap();
+        std::sync::Arc::make_mut(workload).labels.remove("app");
         let after = keeper.compile(&state, &interfaces).unwrap();
         assert_eq!((before.generation, after.generation), (1, 2));
         let allows = |policy: &Policy| {

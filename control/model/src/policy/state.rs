@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use super::access::{AccessDirection, AccessList};
 use super::endpoint::{HostEndpoint, Labelled, NetworkSet, Profile, WorkloadEndpoint};
@@ -21,33 +22,34 @@ pub(crate) const ALLOW_PROFILE: &str = "projectcalico-default-allow";
 /// The label, below its prefix, that names a namespace or a service account.
 const NAME_LABEL: &str = "projectcalico.org/name";
 
-/// All objects, by kind and name. Iteration is in a fixed order, so that what is compiled from it is too.
+/// All objects, by kind and name. Iteration is in a fixed order, so that what is compiled from it is too. A clone shares the objects, so that it
+/// and comparing it with what it was cloned from cost little.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PolicyState {
     /// Declared tiers.
-    pub tiers: BTreeMap<Box<str>, Tier>,
+    pub tiers: BTreeMap<Box<str>, Arc<Tier>>,
     /// Policies of all kinds.
-    pub policies: BTreeMap<PolicyId, Policy>,
+    pub policies: BTreeMap<PolicyId, Arc<Policy>>,
     /// Declared profiles.
-    pub profiles: BTreeMap<Box<str>, Profile>,
+    pub profiles: BTreeMap<Box<str>, Arc<Profile>>,
     /// Namespaces, each of which makes a profile `kns.NAME`.
-    pub namespaces: BTreeMap<Box<str>, Labelled>,
+    pub namespaces: BTreeMap<Box<str>, Arc<Labelled>>,
     /// Service accounts, each of which makes a profile `ksa.NAMESPACE.NAME`.
-    pub service_accounts: BTreeMap<NamespacedName, Labelled>,
+    pub service_accounts: BTreeMap<NamespacedName, Arc<Labelled>>,
     /// Sets of networks in namespaces.
-    pub network_sets: BTreeMap<NamespacedName, NetworkSet>,
+    pub network_sets: BTreeMap<NamespacedName, Arc<NetworkSet>>,
     /// Sets of networks in none.
-    pub global_network_sets: BTreeMap<Box<str>, NetworkSet>,
+    pub global_network_sets: BTreeMap<Box<str>, Arc<NetworkSet>>,
     /// Workloads.
-    pub workload_endpoints: BTreeMap<NamespacedName, WorkloadEndpoint>,
+    pub workload_endpoints: BTreeMap<NamespacedName, Arc<WorkloadEndpoint>>,
     /// Hosts' interfaces.
-    pub host_endpoints: BTreeMap<Box<str>, HostEndpoint>,
+    pub host_endpoints: BTreeMap<Box<str>, Arc<HostEndpoint>>,
     /// FelixConfigurations: `default` and `node.NAME`.
-    pub felix: BTreeMap<Box<str>, FelixConfiguration>,
+    pub felix: BTreeMap<Box<str>, Arc<FelixConfiguration>>,
     /// Endpoints of services.
-    pub endpoint_slices: BTreeMap<NamespacedName, EndpointSlice>,
+    pub endpoint_slices: BTreeMap<NamespacedName, Arc<EndpointSlice>>,
     /// Access lists.
-    pub access_lists: BTreeMap<Box<str>, AccessList>,
+    pub access_lists: BTreeMap<Box<str>, Arc<AccessList>>,
 }
 
 /// What something is labelled with: its own labels, then those of its profiles, in order.
@@ -88,37 +90,49 @@ impl PolicyState {
             name: id.name.clone(),
         };
         match (resource, id.policy()) {
-            (Resource::Policy(policy), Some(id)) => self.policies.insert(id, *policy).is_some(),
+            (Resource::Policy(policy), Some(id)) => {
+                self.policies.insert(id, Arc::new(*policy)).is_some()
+            }
             // A policy's id is always of a policy's kind.
             (Resource::Policy(_), None) => false,
-            (Resource::Tier(tier), _) => self.tiers.insert(id.name, tier).is_some(),
-            (Resource::Profile(profile), _) => self.profiles.insert(id.name, profile).is_some(),
-            (Resource::NetworkSet(set), _) if id.namespace.is_some() => {
-                self.network_sets.insert(namespaced, set).is_some()
+            (Resource::Tier(tier), _) => self.tiers.insert(id.name, Arc::new(tier)).is_some(),
+            (Resource::Profile(profile), _) => {
+                self.profiles.insert(id.name, Arc::new(profile)).is_some()
             }
-            (Resource::NetworkSet(set), _) => {
-                self.global_network_sets.insert(id.name, set).is_some()
-            }
-            (Resource::HostEndpoint(host), _) => {
-                self.host_endpoints.insert(id.name, host).is_some()
-            }
+            (Resource::NetworkSet(set), _) if id.namespace.is_some() => self
+                .network_sets
+                .insert(namespaced, Arc::new(set))
+                .is_some(),
+            (Resource::NetworkSet(set), _) => self
+                .global_network_sets
+                .insert(id.name, Arc::new(set))
+                .is_some(),
+            (Resource::HostEndpoint(host), _) => self
+                .host_endpoints
+                .insert(id.name, Arc::new(host))
+                .is_some(),
             (Resource::WorkloadEndpoint(workload), _) => self
                 .workload_endpoints
-                .insert(namespaced, *workload)
+                .insert(namespaced, Arc::new(*workload))
                 .is_some(),
             (Resource::FelixConfiguration(felix), _) => {
-                self.felix.insert(id.name, *felix).is_some()
+                self.felix.insert(id.name, Arc::new(*felix)).is_some()
             }
-            (Resource::Namespace(namespace), _) => {
-                self.namespaces.insert(id.name, namespace).is_some()
+            (Resource::Namespace(namespace), _) => self
+                .namespaces
+                .insert(id.name, Arc::new(namespace))
+                .is_some(),
+            (Resource::ServiceAccount(account), _) => self
+                .service_accounts
+                .insert(namespaced, Arc::new(account))
+                .is_some(),
+            (Resource::EndpointSlice(slice), _) => self
+                .endpoint_slices
+                .insert(namespaced, Arc::new(slice))
+                .is_some(),
+            (Resource::AccessList(list), _) => {
+                self.access_lists.insert(id.name, Arc::new(list)).is_some()
             }
-            (Resource::ServiceAccount(account), _) => {
-                self.service_accounts.insert(namespaced, account).is_some()
-            }
-            (Resource::EndpointSlice(slice), _) => {
-                self.endpoint_slices.insert(namespaced, slice).is_some()
-            }
-            (Resource::AccessList(list), _) => self.access_lists.insert(id.name, list).is_some(),
         }
     }
 
@@ -148,7 +162,8 @@ impl PolicyState {
 
     /// All tiers in the order in which they are tried: those that exist by order and name, then those that policies only refer to, by name.
     pub fn tiers_in_order(&self) -> Vec<(Box<str>, Tier)> {
-        let mut tiers = self.tiers.clone();
+        let own = self.tiers.iter().map(|(name, tier)| (name.clone(), **tier));
+        let mut tiers: BTreeMap<_, _> = own.collect();
         for (name, ..) in BUILT_IN {
             if let Some(tier) = Tier::built_in(name) {
                 tiers.entry(name.into()).or_insert(tier);
@@ -176,22 +191,34 @@ impl PolicyState {
     }
 
     /// A tier's policies in the order in which they are tried, staged ones among them.
-    pub fn policies_in_order(&self, tier: &str) -> Vec<(&PolicyId, &Policy)> {
+    pub fn policies_in_order(&self, tier: &str) -> Vec<(&PolicyId, &Arc<Policy>)> {
         let mut policies: Vec<_> = self
             .policies
             .iter()
             .filter(|(_, policy)| &*policy.tier == tier)
             .collect();
-        policies.sort_by(|(a, left), (b, right)| {
-            Order::compare(left.order, right.order).then_with(|| a.tie_break().cmp(&b.tie_break()))
-        });
+        Self::put_in_order(&mut policies);
         policies
+    }
+
+    /// Sorts policies of one tier into the order in which they are tried.
+    pub fn put_in_order(policies: &mut [(&PolicyId, &Arc<Policy>)]) {
+        let mut keyed: Vec<_> = policies
+            .iter()
+            .map(|(id, policy)| (policy.order, id.tie_break(), (*id, *policy)))
+            .collect();
+        keyed.sort_by(|(left, a, _), (right, b, _)| {
+            Order::compare(*left, *right).then_with(|| a.cmp(b))
+        });
+        for (place, (.., policy)) in policies.iter_mut().zip(keyed) {
+            *place = policy;
+        }
     }
 
     /// A profile: declared, made by a namespace or a service account, or the one that always exists.
     pub fn profile(&self, name: &str) -> Option<Profile> {
         if let Some(profile) = self.profiles.get(name) {
-            return Some(profile.clone());
+            return Some(Profile::clone(profile));
         }
         if name == ALLOW_PROFILE {
             return Some(allow_all());
@@ -278,7 +305,7 @@ impl PolicyState {
         node: &str,
         interface: &str,
         addresses: &[IpAddr],
-    ) -> Option<(&str, &HostEndpoint)> {
+    ) -> Option<(&str, &Arc<HostEndpoint>)> {
         let own = |host: &HostEndpoint| {
             &*host.interface == interface && interface != "*"
                 || host.interface.is_empty()
@@ -310,7 +337,7 @@ impl PolicyState {
         &self,
         interface: &str,
         direction: AccessDirection,
-    ) -> Vec<(&str, &AccessList)> {
+    ) -> Vec<(&str, &Arc<AccessList>)> {
         let mut lists: Vec<_> = self
             .access_lists
             .iter()

@@ -1,5 +1,6 @@
 //! Which interface has whose policy.
 
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -36,9 +37,10 @@ impl CompiledPolicy {
         node: &str,
         interfaces: &[PolicyInterface],
     ) -> Vec<Option<Arc<InterfacePolicy>>> {
+        let workloads = workloads_of(state, node);
         let mut list = Vec::new();
         for interface in interfaces {
-            let Some(policy) = self.interface(state, node, interface) else {
+            let Some(policy) = self.interface(state, node, &workloads, interface) else {
                 continue;
             };
             let number = usize::from(interface.number);
@@ -54,6 +56,7 @@ impl CompiledPolicy {
         &self,
         state: &PolicyState,
         node: &str,
+        workloads: &Workloads<'_>,
         interface: &PolicyInterface,
     ) -> Option<InterfacePolicy> {
         let name = &*interface.name;
@@ -66,8 +69,8 @@ impl CompiledPolicy {
             sources6: Vec::new(),
             access: self.access.get(name).cloned().unwrap_or_default(),
         };
-        if let Some((id, workload)) = workload_of(state, node, name) {
-            let endpoint = self.workloads.get(id);
+        if let Some((id, workload)) = workloads.get(name) {
+            let endpoint = self.workloads.get(*id);
             let (sources4, sources6) = sources(workload);
             let all = state.host_endpoint_of_all(node);
             let all = all.and_then(|(name, _)| self.hosts.get(name));
@@ -127,16 +130,19 @@ fn staged(workload: &Endpoint, all: Option<&Endpoint>) -> Option<Lists> {
     })
 }
 
-/// The workload behind a node's interface: the lowest by name of those that name it.
-fn workload_of<'a>(
-    state: &'a PolicyState,
-    node: &str,
-    interface: &str,
-) -> Option<(&'a NamespacedName, &'a WorkloadEndpoint)> {
-    state
-        .workload_endpoints
-        .iter()
-        .find(|(_, workload)| &*workload.node == node && &*workload.interface == interface)
+/// Workloads by the interface that leads to them.
+type Workloads<'a> = HashMap<&'a str, (&'a NamespacedName, &'a WorkloadEndpoint)>;
+
+/// The workloads behind a node's interfaces: the lowest by name of those that name the same one.
+fn workloads_of<'a>(state: &'a PolicyState, node: &str) -> Workloads<'a> {
+    let mut workloads = Workloads::new();
+    let here = state.workload_endpoints.iter();
+    for (id, workload) in here.filter(|(_, workload)| &*workload.node == node) {
+        workloads
+            .entry(&*workload.interface)
+            .or_insert((id, &**workload));
+    }
+    workloads
 }
 
 /// What a workload may send from: its addresses, further prefixes, and what hosts say before they have an address (RFC 2131, RFC 4861).

@@ -1,6 +1,10 @@
-//! Programs: stages compiled once for all endpoints that share them.
+//! Programs: stages compiled once for all endpoints that share them, and again only when what they are made of changes.
+//!
+//! A program is made of stages, a stage of blocks: the lowered rules of one policy or profile in one direction. Keys say what each
+//! is made of, by numbers that change with what they stand for, so that the same key means the same thing from compilation to
+//! compilation.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use graph_nodes::policy::{
@@ -9,14 +13,18 @@ use graph_nodes::policy::{
 use model::policy::reference::{Reason, RuleRef};
 use model::policy::resolve::ResolvedRule;
 use model::policy::{
-    AccessDirection, AccessList, Action, Direction, EndOfTier, FailsafePort, Felix,
+    AccessDirection, AccessList, Action, Direction, EndOfTier, FailsafePort, Felix, PolicyId,
+    PolicyState,
 };
 use tables::acl::{Classifier, Rule, SetClasses};
 
+use super::long::{LONG, Long};
 use super::plan::{List, Owner, Plan, ProgramKey};
 use super::reasons::{self, Cause, Reasons};
 use super::rules;
-use super::sets::SetNumbering;
+use super::sets::{AnySet, Asking, Sets};
+use super::shared::Shared;
+use super::tables::Learnt;
 
 /// VXLAN's UDP port (RFC 7348 section 8).
 const VXLAN: u16 = 4789;
@@ -27,277 +35,524 @@ const IP_IN_IP: u8 = 4;
 /// ICMPv6 types that hosts always take and send: router and neighbour solicitations and advertisements (RFC 4861 section 4).
 const NEIGHBOUR_DISCOVERY: [u8; 4] = [133, 134, 135, 136];
 
-/// A stage in the making: every rule with what it does.
-#[derive(Default)]
-struct Draft {
-    rules: Vec<Rule>,
-    decisions: Vec<Decision>,
-    logs: Vec<LogRule>,
+/// Lowered rules, each with what it does.
+#[derive(Debug, Default)]
+pub(super) struct Block {
+    pub(super) entries: Vec<Entry>,
+    /// Of an access list: numbers of the rules whose flows are tracked.
+    reflects: Vec<RuleId>,
+    /// The sets that its rules refer to.
+    asked: Vec<AnySet>,
+    /// Their numbers.
+    addresses: BTreeSet<u32>,
+    ip_ports: BTreeSet<u32>,
 }
 
-impl Draft {
-    fn add(&mut self, rule: Rule, outcome: Outcome, id: RuleId) {
-        self.rules.push(rule);
-        self.decisions.push(Decision { outcome, rule: id });
-    }
-
-    fn log(&mut self, rule: Rule, id: RuleId) {
-        self.logs.push(LogRule {
-            // A list has at most 1024 rules in each of a bounded number of policies.
-            before: u32::try_from(self.rules.len()).unwrap_or(u32::MAX),
-            matches: rule,
-            rule: id,
-        });
-    }
-
-    fn finish(self, sets: &Arc<SetClasses>, outcome: Outcome, id: RuleId) -> Stage {
-        Stage::new(
-            Classifier::compile(&self.rules, sets),
-            Classifier::compile(&self.rules, sets),
-            self.decisions,
-            self.logs,
-            Decision { outcome, rule: id },
-        )
-    }
+/// A lowered rule.
+#[derive(Debug)]
+pub(super) enum Entry {
+    Rule(Rule, Decision),
+    /// Logs, and lets the search go on.
+    Log(Rule, RuleId),
 }
 
-/// Rules of a policy or profile, lowered, by position.
-pub(super) type Lowered = Vec<(Action, Vec<Rule>)>;
+impl Block {
+    fn add(&mut self, rule: Rule, outcome: Outcome, rule_id: RuleId) {
+        let decision = Decision {
+            outcome,
+            rule: rule_id,
+        };
+        self.entries.push(Entry::Rule(rule, decision));
+    }
 
-/// Lowered rules, from which programs are compiled when all sets are known.
-#[derive(Default)]
-pub(super) struct LoweredRules {
-    /// By tier, policy and direction.
-    policies: HashMap<(usize, usize, Direction), Lowered>,
-    /// By name and direction; `None` for profiles that do not exist.
-    profiles: HashMap<(Box<str>, Direction), Option<Lowered>>,
-}
-
-impl LoweredRules {
-    /// Lowers the rules that a program needs, and asks for the numbers of their sets.
-    pub(super) fn need(&mut self, plan: &mut Plan<'_>, sets: &mut SetNumbering, key: &ProgramKey) {
-        let direction = key.direction;
-        for (tier, policies) in &key.tiers {
-            for policy in policies {
-                self.policies
-                    .entry((*tier, *policy, direction))
-                    .or_insert_with(|| {
-                        lower_all(plan.rules(*tier, *policy, direction).iter().cloned(), sets)
-                    });
+    fn note_sets(&mut self) {
+        for entry in &self.entries {
+            let (Entry::Rule(rule, _) | Entry::Log(rule, _)) = entry;
+            self.ip_ports.extend(&rule.services);
+            for side in [&rule.source, &rule.destination] {
+                self.addresses
+                    .extend(side.all_of.iter().chain(&side.none_of));
+                let ports = side.port_sets.iter().chain(&side.not_port_sets);
+                self.ip_ports.extend(ports);
             }
         }
-        for name in &key.profiles {
-            let entry = (name.clone(), direction);
-            if self.profiles.contains_key(&entry) {
-                continue;
-            }
-            let lowered = plan.profile(name).map(|profile| {
-                let rules = profile.rules(direction).iter();
-                lower_all(rules.map(|rule| ResolvedRule::new(rule, None)), sets)
-            });
-            self.profiles.insert(entry, lowered);
-        }
     }
 }
 
-fn lower_all(rules: impl Iterator<Item = ResolvedRule>, sets: &mut SetNumbering) -> Lowered {
-    rules
-        .map(|rule| (rule.action, rules::lower(&rule, sets)))
-        .collect()
+/// What a block is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum BlockKey {
+    /// By number.
+    Policy(u32, Direction),
+    /// By number.
+    Profile(u32, Direction),
+    Exceptions(Exceptions),
+}
+
+/// What policies have no say in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Exceptions {
+    owner: Owner,
+    list: List,
+    direction: Direction,
+    /// By number.
+    felix: u32,
 }
 
 /// What a stage is made of.
-#[derive(PartialEq, Eq, Hash)]
-enum StageKey {
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct StageKey {
+    blocks: Vec<BlockKey>,
+    end: End,
+}
+
+/// What happens to what no rule of a stage matches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum End {
+    Exceptions,
     Tier {
-        tier: usize,
-        policies: Vec<usize>,
+        tier: u32,
         direction: Direction,
         early: bool,
     },
-    Profiles(Vec<Box<str>>, Direction),
+    Profiles,
 }
 
-/// Compiles programs and shares what they have in common.
-pub(super) struct Programs<'a> {
-    plan: &'a Plan<'a>,
-    lowered: &'a LoweredRules,
-    sets: &'a Arc<SetClasses>,
-    reasons: &'a mut Reasons,
-    stages: HashMap<StageKey, Stage>,
-    programs: HashMap<ProgramKey, Arc<Program>>,
+/// A stage, whatever its policies say at the moment.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Lineage {
+    policies: Vec<(PolicyId, Direction)>,
+    end: End,
 }
 
-impl<'a> Programs<'a> {
-    pub(super) fn new(
-        plan: &'a Plan<'a>,
-        lowered: &'a LoweredRules,
-        sets: &'a Arc<SetClasses>,
-        reasons: &'a mut Reasons,
-    ) -> Self {
-        Self {
-            plan,
-            lowered,
-            sets,
-            reasons,
-            stages: HashMap::new(),
-            programs: HashMap::new(),
-        }
-    }
+#[derive(Debug)]
+struct StageEntry {
+    blocks: Vec<u32>,
+    /// Where it is long.
+    lineage: Option<Lineage>,
+    stage: Option<Stage>,
+}
 
+#[derive(Debug)]
+struct ProgramEntry {
+    stages: Vec<u32>,
+    end: Judgement,
+    program: Option<Arc<Program>>,
+}
+
+/// What blocks are made from.
+pub(super) struct Source<'a> {
+    pub(super) plan: &'a Plan,
+    pub(super) sets: &'a mut Sets,
+    pub(super) reasons: &'a mut Reasons,
+}
+
+/// All programs in use.
+#[derive(Debug, Default)]
+pub(super) struct Programs {
+    blocks: Shared<BlockKey, Arc<Block>>,
+    stages: Shared<StageKey, StageEntry>,
+    programs: Shared<ProgramKey, ProgramEntry>,
+    long: HashMap<Lineage, Long>,
+}
+
+impl Programs {
     /// How many there are.
     pub(super) fn len(&self) -> usize {
         self.programs.len()
     }
 
-    /// The program of a key.
-    pub(super) fn program(&mut self, key: &ProgramKey) -> Arc<Program> {
-        if let Some(program) = self.programs.get(key) {
-            return Arc::clone(program);
-        }
-        let program = Arc::new(self.build(key));
-        self.programs.insert(key.clone(), Arc::clone(&program));
-        program
-    }
-
-    fn build(&mut self, key: &ProgramKey) -> Program {
-        let felix = &self.plan.felix[key.felix];
-        let exceptions = match key.owner {
-            Owner::Host => host_exceptions(key, felix),
-            Owner::Workload => workload_exceptions(key, felix),
-        };
-        let mut stages = Vec::new();
-        if !exceptions.rules.is_empty() {
-            stages.push(exceptions.finish(self.sets, Outcome::Pass, RuleId::NONE));
-        }
-        for (tier, policies) in &key.tiers {
-            stages.push(self.tier(*tier, policies, key));
-        }
-        let end = match key.list {
-            List::Untracked | List::PreDnat => Judgement::UNDECIDED,
-            List::Forward => Judgement {
-                allow: true,
-                rule: reasons::NO_FORWARD_POLICY,
-            },
-            List::Normal => {
-                if !key.profiles.is_empty() {
-                    stages.push(self.profiles(key));
-                }
-                Judgement {
-                    allow: false,
-                    rule: reasons::NO_MATCH,
-                }
+    /// The number of a key's program, for one more user. It is [compiled](Self::compile) when all sets are known.
+    pub(super) fn acquire(&mut self, key: &ProgramKey, source: &mut Source<'_>) -> u32 {
+        let Self {
+            blocks,
+            stages,
+            programs,
+            ..
+        } = self;
+        programs.acquire(key, || {
+            let keys = stage_keys(key, source.plan);
+            let mut numbers = Vec::with_capacity(keys.len());
+            for key in keys {
+                numbers.push(stages.acquire(&key, || {
+                    StageEntry {
+                        blocks: key
+                            .blocks
+                            .iter()
+                            .map(|key| blocks.acquire(key, || Arc::new(source.block(*key))))
+                            .collect(),
+                        lineage: None,
+                        stage: None,
+                    }
+                }));
             }
-        };
-        Program::new(stages, end)
+            ProgramEntry {
+                stages: numbers,
+                end: end(key),
+                program: None,
+            }
+        })
     }
 
-    fn tier(&mut self, tier: usize, policies: &[usize], key: &ProgramKey) -> Stage {
-        let early = key.list.is_early();
-        let direction = key.direction;
-        let stage = StageKey::Tier {
-            tier,
-            policies: policies.to_vec(),
-            direction,
-            early,
+    /// One user less.
+    pub(super) fn release(&mut self, program: u32, sets: &mut Sets) {
+        let Some(program) = self.programs.release(program) else {
+            return;
         };
-        if let Some(known) = self.stages.get(&stage) {
-            return known.clone();
-        }
-        let planned = &self.plan.tiers[tier];
-        let mut draft = Draft::default();
-        for policy in policies {
-            // All that keys name has been lowered.
-            let Some(rules) = self.lowered.policies.get(&(tier, *policy, direction)) else {
+        for stage in program.stages {
+            let Some(stage) = self.stages.release(stage) else {
                 continue;
             };
-            let id = &planned.policies[*policy].resolved.id;
-            for (index, (action, rules)) in rules.iter().enumerate() {
-                let reason = Reason::Rule(RuleRef {
-                    tier: planned.name.clone(),
-                    policy: id.clone(),
-                    rule: index,
-                });
-                let number = self.reasons.of_policy(reason, direction);
-                for rule in rules {
-                    match action {
-                        Action::Allow => draft.add(rule.clone(), Outcome::Allow, number),
-                        Action::Deny => draft.add(rule.clone(), Outcome::Deny, number),
-                        Action::Pass => draft.add(rule.clone(), Outcome::Pass, number),
-                        Action::Log => draft.log(rule.clone(), number),
-                    }
+            for block in stage.blocks {
+                if let Some(block) = self.blocks.release(block) {
+                    sets.release(&block.asked);
                 }
             }
         }
-        let reason = Reason::EndOfTier {
-            tier: planned.name.clone(),
-        };
-        let number = self.reasons.of_policy(reason, direction);
-        let outcome = match planned.end {
-            EndOfTier::Deny if !early => Outcome::Deny,
-            _ => Outcome::Pass,
-        };
-        let compiled = draft.finish(self.sets, outcome, number);
-        self.stages.insert(stage, compiled.clone());
-        compiled
     }
 
-    fn profiles(&mut self, key: &ProgramKey) -> Stage {
-        let direction = key.direction;
-        let stage = StageKey::Profiles(key.profiles.clone(), direction);
-        if let Some(known) = self.stages.get(&stage) {
-            return known.clone();
-        }
-        let mut draft = Draft::default();
-        for name in &key.profiles {
-            let lowered = self.lowered.profiles.get(&(name.clone(), direction));
-            let Some(Some(rules)) = lowered else {
-                let reason = Reason::MissingProfile {
-                    profile: name.clone(),
-                };
-                let number = self.reasons.of_policy(reason, direction);
-                draft.add(Rule::default(), Outcome::Deny, number);
-                break;
+    /// Compiles what is new, and what the classes of the sets change. Gives the programs that are not what they were.
+    pub(super) fn compile(
+        &mut self,
+        learnt: &Learnt,
+        plan: &Plan,
+        reasons: &mut Reasons,
+    ) -> HashSet<u32> {
+        let Self {
+            blocks,
+            stages,
+            programs,
+            long,
+        } = self;
+        let classes = &learnt.sets.classes;
+        let nothing = Arc::default();
+        let adopted: HashSet<Lineage> = long
+            .iter_mut()
+            .filter_map(|(lineage, long)| long.adopt().then(|| lineage.clone()))
+            .collect();
+        let mut changed = HashSet::new();
+        let mut lineages = HashSet::new();
+        for (number, key, entry) in stages.iter_mut() {
+            let of_stage = || entry.blocks.iter().filter_map(|block| blocks.get(*block));
+            let uses = |addresses: &BTreeSet<u32>, ip_ports: &BTreeSet<u32>| {
+                of_stage().any(|block| {
+                    block.addresses.iter().any(|set| addresses.contains(set))
+                        || block.ip_ports.iter().any(|set| ip_ports.contains(set))
+                })
             };
-            for (index, (action, rules)) in rules.iter().enumerate() {
-                let reason = Reason::Profile {
-                    profile: name.clone(),
-                    rule: index,
-                };
-                let number = self.reasons.of_policy(reason, direction);
-                for rule in rules {
-                    match action {
-                        Action::Allow => draft.add(rule.clone(), Outcome::Allow, number),
-                        // Nothing comes behind the profiles that a packet could be passed to.
-                        Action::Deny | Action::Pass => {
-                            draft.add(rule.clone(), Outcome::Deny, number);
-                        }
-                        Action::Log => draft.log(rule.clone(), number),
+            let with_sets =
+                of_stage().any(|block| !block.addresses.is_empty() || !block.ip_ports.is_empty());
+            let renumbered = learnt.renumbered && with_sets;
+            if entry.stage.is_none() || renumbered {
+                let list: Vec<_> = of_stage().cloned().collect();
+                // Lists without sets must not keep classes alive that nobody else looks at.
+                let sets = if with_sets { classes } else { &nothing };
+                let end = key.end.decision(plan, reasons);
+                entry.lineage = lineage(key, &list, plan);
+                entry.stage = Some(match &entry.lineage {
+                    None => short(&list, sets, end),
+                    Some(lineage) => {
+                        let known = long.remove(lineage).filter(|_| !renumbered);
+                        let changed = known.and_then(|mut long| {
+                            if with_sets {
+                                long.extend(sets);
+                            }
+                            long.bring_to(list.clone()).ok().map(|()| long)
+                        });
+                        let now = changed.unwrap_or_else(|| Long::new(list, sets));
+                        let stage = now.stage(end);
+                        long.insert(lineage.clone(), now);
+                        stage
                     }
+                });
+                changed.insert(number);
+            } else if uses(&learnt.addresses, &learnt.ip_ports)
+                || entry
+                    .lineage
+                    .as_ref()
+                    .is_some_and(|lineage| adopted.contains(lineage))
+            {
+                let known = entry
+                    .lineage
+                    .as_ref()
+                    .and_then(|lineage| long.get_mut(lineage));
+                match (known, &mut entry.stage) {
+                    (Some(long), stage) => {
+                        if with_sets {
+                            long.extend(classes);
+                        }
+                        *stage = Some(long.stage(key.end.decision(plan, reasons)));
+                    }
+                    (None, Some(stage)) => stage.extend(classes),
+                    (None, None) => {}
+                }
+                changed.insert(number);
+            }
+            lineages.extend(&entry.lineage);
+        }
+        long.retain(|lineage, _| lineages.contains(lineage));
+        drop(lineages);
+        let stage = |number: &u32| stages.get(*number)?.stage.clone();
+        let mut programs_changed = HashSet::new();
+        for (number, _, entry) in programs.iter_mut() {
+            let stale = entry.stages.iter().any(|stage| changed.contains(stage));
+            if stale || entry.program.is_none() {
+                let stages = entry.stages.iter().filter_map(stage).collect();
+                entry.program = Some(Arc::new(Program::new(stages, entry.end)));
+                programs_changed.insert(number);
+            }
+        }
+        programs_changed
+    }
+
+    /// A program by number, as it was last compiled.
+    pub(super) fn get(&self, number: u32) -> Option<Arc<Program>> {
+        self.programs.get(number)?.program.clone()
+    }
+
+    /// Whether lists were compiled anew in the background that the next compilation would take up.
+    pub(super) fn is_outdated(&mut self) -> bool {
+        // No `any`: each has to be asked, for each to take what its thread sends.
+        let outdated = self
+            .long
+            .values_mut()
+            .filter_map(|long| long.is_rebuilt().then_some(()));
+        outdated.count() > 0
+    }
+}
+
+/// The stages of a program, in order.
+fn stage_keys(key: &ProgramKey, plan: &Plan) -> Vec<StageKey> {
+    let (list, direction) = (key.list, key.direction);
+    let mut stages = Vec::new();
+    let exceptions = Exceptions {
+        owner: key.owner,
+        list,
+        direction,
+        felix: key.felix,
+    };
+    if !exceptions.block(plan).entries.is_empty() {
+        stages.push(StageKey {
+            blocks: vec![BlockKey::Exceptions(exceptions)],
+            end: End::Exceptions,
+        });
+    }
+    for (tier, policies) in &key.tiers {
+        let policies = policies.iter();
+        stages.push(StageKey {
+            blocks: policies
+                .map(|policy| BlockKey::Policy(*policy, direction))
+                .collect(),
+            end: End::Tier {
+                tier: *tier,
+                direction,
+                early: list.is_early(),
+            },
+        });
+    }
+    if !key.profiles.is_empty() {
+        let mut blocks = Vec::new();
+        for profile in &key.profiles {
+            blocks.push(BlockKey::Profile(*profile, direction));
+            // One that does not exist denies everything.
+            if !matches!(plan.profile_rules(*profile), Some((_, Some(_)))) {
+                break;
+            }
+        }
+        stages.push(StageKey {
+            blocks,
+            end: End::Profiles,
+        });
+    }
+    stages
+}
+
+fn end(key: &ProgramKey) -> Judgement {
+    match key.list {
+        List::Untracked | List::PreDnat => Judgement::UNDECIDED,
+        List::Forward => Judgement {
+            allow: true,
+            rule: reasons::NO_FORWARD_POLICY,
+        },
+        List::Normal => Judgement {
+            allow: false,
+            rule: reasons::NO_MATCH,
+        },
+    }
+}
+
+/// What a stage has in common with those before it, where it is long.
+fn lineage(key: &StageKey, blocks: &[Arc<Block>], plan: &Plan) -> Option<Lineage> {
+    let entries = blocks.iter().flat_map(|block| &block.entries);
+    let logs = |entry| matches!(entry, &Entry::Log(..));
+    if entries.clone().count() < LONG || entries.clone().any(logs) {
+        return None;
+    }
+    let policy = |key: &BlockKey| match key {
+        BlockKey::Policy(number, direction) => {
+            Some((plan.policy(*number)?.resolved.id.clone(), *direction))
+        }
+        _ => None,
+    };
+    Some(Lineage {
+        policies: key.blocks.iter().map(policy).collect::<Option<_>>()?,
+        end: key.end,
+    })
+}
+
+fn short(blocks: &[Arc<Block>], sets: &Arc<SetClasses>, end: Decision) -> Stage {
+    let mut rules = Vec::new();
+    let mut decisions = Vec::new();
+    let mut logs = Vec::new();
+    for entry in blocks.iter().flat_map(|block| &block.entries) {
+        match entry {
+            Entry::Rule(rule, decision) => {
+                rules.push(rule.clone());
+                decisions.push(*decision);
+            }
+            Entry::Log(rule, id) => logs.push(LogRule {
+                // A list has at most 1024 rules in each of a bounded number of policies.
+                before: u32::try_from(rules.len()).unwrap_or(u32::MAX),
+                matches: rule.clone(),
+                rule: *id,
+            }),
+        }
+    }
+    Stage::new(
+        Classifier::compile(&rules, sets),
+        Classifier::compile(&rules, sets),
+        decisions,
+        logs,
+        end,
+    )
+}
+
+impl End {
+    fn decision(self, plan: &Plan, reasons: &mut Reasons) -> Decision {
+        match self {
+            Self::Exceptions => Decision {
+                outcome: Outcome::Pass,
+                rule: RuleId::NONE,
+            },
+            Self::Profiles => Decision {
+                outcome: Outcome::Deny,
+                rule: reasons::NO_MATCH,
+            },
+            Self::Tier {
+                tier,
+                direction,
+                early,
+            } => {
+                let (name, end) = plan
+                    .tier(tier)
+                    .map_or(("", EndOfTier::Deny), |(name, end)| (name, *end));
+                let reason = Reason::EndOfTier { tier: name.into() };
+                Decision {
+                    outcome: match end {
+                        EndOfTier::Deny if !early => Outcome::Deny,
+                        _ => Outcome::Pass,
+                    },
+                    rule: reasons.of_policy(reason, direction),
                 }
             }
         }
-        let compiled = draft.finish(self.sets, Outcome::Deny, reasons::NO_MATCH);
-        self.stages.insert(stage, compiled.clone());
-        compiled
+    }
+}
+
+impl Source<'_> {
+    fn block(&mut self, key: BlockKey) -> Block {
+        let mut block = Block::default();
+        match key {
+            BlockKey::Exceptions(exceptions) => return exceptions.block(self.plan),
+            BlockKey::Policy(number, direction) => {
+                // All that keys name is planned.
+                let Some(policy) = self.plan.policy(number) else {
+                    return block;
+                };
+                let resolved = &policy.resolved;
+                let reason = |rule| {
+                    Reason::Rule(RuleRef {
+                        tier: resolved.tier.clone(),
+                        policy: resolved.id.clone(),
+                        rule,
+                    })
+                };
+                let rules = resolved.rules(direction).iter().enumerate();
+                let rules: Vec<_> = rules.map(|(at, rule)| (rule.clone(), reason(at))).collect();
+                self.lower(&mut block, rules, direction, false);
+            }
+            BlockKey::Profile(number, direction) => match self.plan.profile_rules(number) {
+                Some((name, Some(profile))) => {
+                    let reason = |rule| Reason::Profile {
+                        profile: name.into(),
+                        rule,
+                    };
+                    let rules = profile.rules(direction).iter().enumerate();
+                    let rules = rules.map(|(at, rule)| (ResolvedRule::new(rule, None), reason(at)));
+                    self.lower(&mut block, rules.collect(), direction, true);
+                }
+                missing => {
+                    let reason = Reason::MissingProfile {
+                        profile: missing.map_or("", |(name, _)| name).into(),
+                    };
+                    let number = self.reasons.of_policy(reason, direction);
+                    block.add(Rule::default(), Outcome::Deny, number);
+                }
+            },
+        }
+        block.note_sets();
+        block
+    }
+
+    /// Nothing comes behind the `last` rules that a packet could be passed to.
+    fn lower(
+        &mut self,
+        block: &mut Block,
+        rules: Vec<(ResolvedRule, Reason)>,
+        direction: Direction,
+        last: bool,
+    ) {
+        let mut sets = Asking::new(self.sets);
+        for (rule, reason) in rules {
+            let number = self.reasons.of_policy(reason, direction);
+            for lowered in rules::lower(&rule, &mut sets) {
+                match rule.action {
+                    Action::Allow => block.add(lowered, Outcome::Allow, number),
+                    Action::Pass if !last => block.add(lowered, Outcome::Pass, number),
+                    Action::Deny | Action::Pass => block.add(lowered, Outcome::Deny, number),
+                    Action::Log => block.entries.push(Entry::Log(lowered, number)),
+                }
+            }
+        }
+        block.asked = sets.into_asked();
+    }
+}
+
+impl Exceptions {
+    fn block(self, plan: &Plan) -> Block {
+        match (self.owner, plan.felix(self.felix)) {
+            (Owner::Host, Some(felix)) => host_exceptions(self, felix),
+            (Owner::Workload, Some(felix)) => workload_exceptions(self, felix),
+            (_, None) => Block::default(),
+        }
     }
 }
 
 /// What hosts take and send whatever policies say. In an early list such packets are passed over, and the lists behind it still judge.
-fn host_exceptions(key: &ProgramKey, felix: &Felix) -> Draft {
-    let mut draft = Draft::default();
-    let early = key.list.is_early();
+fn host_exceptions(of: Exceptions, felix: &Felix) -> Block {
+    let mut block = Block::default();
+    let early = of.list.is_early();
     let mut open = |rule: Rule, number| {
         let number = if early { RuleId::NONE } else { number };
-        draft.add(rule, Outcome::Allow, number);
+        block.add(rule, Outcome::Allow, number);
     };
     for icmp_type in NEIGHBOUR_DISCOVERY {
         open(rules::icmp6(icmp_type), reasons::NEIGHBOUR_DISCOVERY);
     }
-    if key.list == List::Forward {
-        return draft;
+    if of.list == List::Forward {
+        return block;
     }
-    let incoming = key.direction == Direction::Ingress;
+    let incoming = of.direction == Direction::Ingress;
     let (opened, replies): (&[FailsafePort], _) = if incoming {
         (&felix.failsafe_inbound, &felix.failsafe_outbound)
     } else {
@@ -306,20 +561,20 @@ fn host_exceptions(key: &ProgramKey, felix: &Felix) -> Draft {
     for port in opened {
         open(rules::failsafe(port, incoming, false), reasons::FAILSAFE);
     }
-    if key.list == List::Untracked {
+    if of.list == List::Untracked {
         // Without tracking, replies have to be let through by their source port.
         for port in replies {
             open(rules::failsafe(port, incoming, true), reasons::FAILSAFE);
         }
     }
-    draft
+    block
 }
 
 /// What workloads may not send whatever policies say.
-fn workload_exceptions(key: &ProgramKey, felix: &Felix) -> Draft {
-    let mut draft = Draft::default();
-    if key.direction == Direction::Egress {
-        let mut refuse = |rule| draft.add(rule, Outcome::Deny, reasons::ENCAPSULATION);
+fn workload_exceptions(of: Exceptions, felix: &Felix) -> Block {
+    let mut block = Block::default();
+    if of.direction == Direction::Egress {
+        let mut refuse = |rule| block.add(rule, Outcome::Deny, reasons::ENCAPSULATION);
         if !felix.vxlan_from_workloads {
             refuse(rules::protocol_and_port(UDP, Some(VXLAN)));
         }
@@ -327,53 +582,155 @@ fn workload_exceptions(key: &ProgramKey, felix: &Felix) -> Draft {
             refuse(rules::protocol_and_port(IP_IN_IP, None));
         }
     }
-    draft
+    block
 }
 
-/// Compiles the access lists of an interface and direction, first one first.
-pub(super) fn access(
-    interface: &str,
-    direction: AccessDirection,
-    lists: &[(&str, &AccessList)],
-    reasons: &mut Reasons,
-) -> AccessProgram {
-    let mut cause = |rule| {
-        reasons.number(Cause::Access {
-            interface: interface.into(),
-            direction,
-            rule,
-        })
-    };
-    let mut draft = Draft::default();
-    let mut reflects = Vec::new();
-    for (name, list) in lists {
-        for (index, rule) in list.rules.iter().enumerate() {
-            let number = cause(Some(((*name).into(), index)));
-            let outcome = if rule.permit {
-                Outcome::Allow
-            } else {
-                Outcome::Deny
-            };
-            for lowered in rules::lower_access(rule) {
-                draft.add(lowered, outcome, number);
-            }
-            if rule.reflect {
-                reflects.push(number);
+/// The access lists of all interfaces and directions.
+#[derive(Debug, Default)]
+pub(super) struct Access {
+    lists: HashMap<(Box<str>, AccessDirection), AccessEntry>,
+}
+
+#[derive(Debug)]
+struct AccessEntry {
+    /// The lists in order, by name.
+    blocks: Vec<(Box<str>, Arc<AccessList>, Arc<Block>)>,
+    long: Option<Long>,
+    end: Decision,
+    reflects: Vec<RuleId>,
+}
+
+impl Access {
+    /// Compiles what an interface has now. Lists that are the same objects are not looked into.
+    pub(super) fn change(
+        &mut self,
+        state: &PolicyState,
+        interface: &str,
+        direction: AccessDirection,
+        reasons: &mut Reasons,
+    ) -> Option<Arc<AccessProgram>> {
+        let key = (Box::from(interface), direction);
+        let before = self.lists.remove(&key);
+        let lists = state.access_lists_of(interface, direction);
+        if lists.is_empty() {
+            return None;
+        }
+        let mut known: HashMap<&str, (&Arc<AccessList>, &Arc<Block>)> = HashMap::new();
+        for (name, list, block) in before.iter().flat_map(|before| &before.blocks) {
+            known.insert(name, (list, block));
+        }
+        let mut cause = |rule| {
+            reasons.number(Cause::Access {
+                interface: interface.into(),
+                direction,
+                rule,
+            })
+        };
+        let blocks: Vec<_> = lists
+            .into_iter()
+            .map(|(name, list)| {
+                let known = known
+                    .get(name)
+                    .filter(|(known, _)| Arc::ptr_eq(known, list));
+                let block = match known {
+                    Some((_, block)) => Arc::clone(block),
+                    None => Arc::new(access_block(name, list, &mut cause)),
+                };
+                (Box::from(name), Arc::clone(list), block)
+            })
+            .collect();
+        let end = Decision {
+            outcome: Outcome::Deny,
+            rule: cause(None),
+        };
+        let only_blocks: Vec<_> = blocks.iter().map(|(.., block)| Arc::clone(block)).collect();
+        let mut reflects: Vec<RuleId> = only_blocks
+            .iter()
+            .flat_map(|block| block.reflects.iter().copied())
+            .collect();
+        reflects.sort_unstable();
+        let rules: usize = only_blocks.iter().map(|block| block.entries.len()).sum();
+        let long = (rules >= LONG).then(|| {
+            let known = before.and_then(|before| before.long);
+            let changed = known.and_then(|mut long| {
+                long.adopt();
+                long.bring_to(only_blocks.clone()).ok().map(|()| long)
+            });
+            changed.unwrap_or_else(|| Long::new(only_blocks.clone(), &Arc::default()))
+        });
+        let stage = match &long {
+            Some(long) => long.stage(end),
+            None => short(&only_blocks, &Arc::default(), end),
+        };
+        let entry = AccessEntry {
+            blocks,
+            long,
+            end,
+            reflects,
+        };
+        let program = entry.program(stage);
+        self.lists.insert(key, entry);
+        Some(program)
+    }
+
+    /// Takes up lists that were compiled anew in the background.
+    pub(super) fn adopt(&mut self) -> Vec<(Box<str>, AccessDirection, Arc<AccessProgram>)> {
+        let mut changed = Vec::new();
+        for ((interface, direction), entry) in &mut self.lists {
+            if let Some(long) = &mut entry.long
+                && long.adopt()
+            {
+                let stage = long.stage(entry.end);
+                changed.push((interface.clone(), *direction, entry.program(stage)));
             }
         }
+        changed
     }
-    let number = cause(None);
-    let sets = Arc::default();
-    let stage = draft.finish(&sets, Outcome::Deny, number);
-    reflects.sort_unstable();
-    AccessProgram {
-        program: Program::new(
-            vec![stage],
-            Judgement {
-                allow: false,
-                rule: number,
-            },
-        ),
-        reflects,
+
+    /// Whether there are such lists.
+    pub(super) fn is_outdated(&mut self) -> bool {
+        let long = self
+            .lists
+            .values_mut()
+            .filter_map(|entry| entry.long.as_mut());
+        long.filter_map(|long| long.is_rebuilt().then_some(()))
+            .count()
+            > 0
     }
+}
+
+impl AccessEntry {
+    fn program(&self, stage: Stage) -> Arc<AccessProgram> {
+        let end = Judgement {
+            allow: false,
+            rule: self.end.rule,
+        };
+        Arc::new(AccessProgram {
+            program: Program::new(vec![stage], end),
+            reflects: self.reflects.clone(),
+        })
+    }
+}
+
+fn access_block(
+    name: &str,
+    list: &AccessList,
+    cause: &mut impl FnMut(Option<(Box<str>, usize)>) -> RuleId,
+) -> Block {
+    let mut block = Block::default();
+    for (index, rule) in list.rules.iter().enumerate() {
+        let number = cause(Some((name.into(), index)));
+        let outcome = if rule.permit {
+            Outcome::Allow
+        } else {
+            Outcome::Deny
+        };
+        for lowered in rules::lower_access(rule) {
+            block.add(lowered, outcome, number);
+        }
+        if rule.reflect {
+            block.reflects.push(number);
+        }
+    }
+    block
 }

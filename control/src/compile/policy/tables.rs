@@ -16,7 +16,7 @@ use super::sets::Members;
 
 /// Sets of addresses, and of addresses with protocol and port, as the dataplane reads them: the writers' half.
 #[derive(Debug)]
-pub struct SetTables {
+pub(super) struct SetTables {
     addresses: AddressSetsWriter,
     ip_ports: IpPortSetsWriter,
     members: Members,
@@ -30,7 +30,7 @@ impl SetTables {
     /// # Errors
     ///
     /// The system refuses the address space.
-    pub fn new() -> io::Result<Self> {
+    pub(super) fn new() -> io::Result<Self> {
         let addresses =
             AddressSetsWriter::new(AddressSetLimits::default(), HugePages::Transparent)?;
         let ip_ports = IpPortSetsWriter::new(IpPortSetLimits::default());
@@ -52,64 +52,146 @@ impl SetTables {
     /// # Errors
     ///
     /// A limit would be exceeded. Nothing is changed then.
-    pub fn update(&mut self, members: Members) -> Result<Sets, SetsError> {
-        let addresses = difference::<Member>(&self.members.addresses, &members.addresses);
-        let ip_ports = difference::<IpPort>(&self.members.ip_ports, &members.ip_ports);
-        self.addresses.apply(&addresses)?;
-        if let Err(error) = self.ip_ports.apply(&ip_ports) {
-            let back = difference::<Member>(&members.addresses, &self.members.addresses);
+    pub(super) fn update(&mut self, members: &Members) -> Result<Learnt, SetsError> {
+        let addresses = difference(&self.members.addresses, &members.addresses);
+        let ip_ports = difference(&self.members.ip_ports, &members.ip_ports);
+        self.change(&addresses, &ip_ports)
+    }
+
+    /// Applies these changes, and gives the view that has them. Costs what changes.
+    ///
+    /// # Errors
+    ///
+    /// A limit would be exceeded. Nothing is changed then.
+    pub(super) fn change(
+        &mut self,
+        addresses: &[(u32, Member, bool)],
+        ip_ports: &[(u32, IpPort, bool)],
+    ) -> Result<Learnt, SetsError> {
+        self.addresses.apply(&delta(addresses))?;
+        if let Err(error) = self.ip_ports.apply(&delta(ip_ports)) {
+            let back: Vec<_> = addresses
+                .iter()
+                .rev()
+                .map(|(set, member, comes)| (*set, *member, !comes))
+                .collect();
             // What was there a moment ago has room.
-            self.addresses.apply(&back)?;
+            self.addresses.apply(&delta(&back))?;
             return Err(error);
         }
-        self.members = members;
+        note(&mut self.members.addresses, addresses);
+        note(&mut self.members.ip_ports, ip_ports);
         let (addresses, ip_ports) = (self.addresses.view(), self.ip_ports.view());
         let epochs = (addresses.class_epoch(), ip_ports.class_epoch());
-        let mut classes = SetClasses::default();
-        if epochs == self.epochs {
-            classes.clone_from(&self.classes);
-        }
+        let renumbered = epochs != self.epochs;
         self.epochs = epochs;
-        learn(&mut classes.addresses, addresses.class_count(), |class| {
-            addresses.sets(class)
-        });
-        learn(&mut classes.ip_ports, ip_ports.class_count(), |class| {
-            ip_ports.sets(class)
-        });
-        self.classes = Arc::new(classes);
-        Ok(Sets {
+        let mut learnt = Learnt {
+            renumbered,
+            addresses: BTreeSet::new(),
+            ip_ports: BTreeSet::new(),
+            sets: Sets {
+                addresses,
+                ip_ports,
+                classes: Arc::clone(&self.classes),
+            },
+        };
+        let Sets {
             addresses,
             ip_ports,
-            classes: Arc::clone(&self.classes),
-        })
+            ..
+        } = &learnt.sets;
+        let known = &self.classes;
+        let complete = known.addresses.len() == addresses.class_count()
+            && known.ip_ports.len() == ip_ports.class_count();
+        if renumbered || !complete {
+            let mut classes = SetClasses::default();
+            if !renumbered {
+                classes.clone_from(&self.classes);
+            }
+            let of = |class| addresses.sets(class);
+            learn(
+                &mut classes.addresses,
+                addresses.class_count(),
+                of,
+                &mut learnt.addresses,
+            );
+            let of = |class| ip_ports.sets(class);
+            learn(
+                &mut classes.ip_ports,
+                ip_ports.class_count(),
+                of,
+                &mut learnt.ip_ports,
+            );
+            self.classes = Arc::new(classes);
+            learnt.sets.classes = Arc::clone(&self.classes);
+        }
+        Ok(learnt)
     }
 }
 
-/// Adds the classes that have appeared.
-fn learn<'a>(known: &mut ClassMembership, count: u32, sets: impl Fn(ClassId) -> &'a [SetId]) {
+/// The view after a change, and what is new about its classes.
+pub(super) struct Learnt {
+    pub(super) sets: Sets,
+    /// All classes have other numbers than before.
+    pub(super) renumbered: bool,
+    /// Sets of addresses that new classes are in.
+    pub(super) addresses: BTreeSet<u32>,
+    /// Sets of addresses with protocol and port that new classes are in.
+    pub(super) ip_ports: BTreeSet<u32>,
+}
+
+/// Adds the classes that have appeared, and notes their sets.
+fn learn<'a>(
+    known: &mut ClassMembership,
+    count: u32,
+    sets: impl Fn(ClassId) -> &'a [SetId],
+    noted: &mut BTreeSet<u32>,
+) {
     for class in known.len()..count {
         let sets: Vec<u32> = sets(ClassId(class)).iter().map(|set| set.0).collect();
         known.push(&sets);
+        noted.extend(sets);
+    }
+}
+
+fn delta<M: Copy>(changes: &[(u32, M, bool)]) -> Delta<M> {
+    let mut delta = Delta::default();
+    for (set, member, comes) in changes {
+        if *comes {
+            delta.add(SetId(*set), *member);
+        } else {
+            delta.remove(SetId(*set), *member);
+        }
+    }
+    delta
+}
+
+fn note<M: Copy + Ord>(members: &mut BTreeMap<u32, BTreeSet<M>>, changes: &[(u32, M, bool)]) {
+    for (set, member, comes) in changes {
+        if *comes {
+            members.entry(*set).or_default().insert(*member);
+        } else if let Some(of_set) = members.get_mut(set) {
+            of_set.remove(member);
+            if of_set.is_empty() {
+                members.remove(set);
+            }
+        }
     }
 }
 
 fn difference<M: Copy + Ord>(
     before: &BTreeMap<u32, BTreeSet<M>>,
     after: &BTreeMap<u32, BTreeSet<M>>,
-) -> Delta<M> {
+) -> Vec<(u32, M, bool)> {
     let none = BTreeSet::new();
-    let mut delta = Delta::default();
+    let mut changes = Vec::new();
     for (number, old) in before {
         let new = after.get(number).unwrap_or(&none);
-        for member in old.difference(new) {
-            delta.remove(SetId(*number), *member);
-        }
+        changes.extend(old.difference(new).map(|member| (*number, *member, false)));
     }
     for (number, new) in after {
         let old = before.get(number).unwrap_or(&none);
-        for member in new.difference(old) {
-            delta.add(SetId(*number), *member);
-        }
+        changes.extend(new.difference(old).map(|member| (*number, *member, true)));
     }
-    delta
+    changes
 }

@@ -78,6 +78,8 @@ pub struct Classifier<A: Address> {
 enum Form<A: Address> {
     Brute(Arc<Brute<A>>),
     BitVectors(Arc<BitVectors<A>>),
+    /// A list that changes, as it was; the answers are tags.
+    Layered(Arc<LayeredClassifier<A>>),
     /// Each rule is in one of them.
     Trees(Arc<Trees<A>>, Option<Arc<BitVectors<A>>>),
 }
@@ -167,6 +169,7 @@ impl<A: Address> Classifier<A> {
                 out.fill(NO_MATCH);
                 rows.classify(keys, out, live);
             }
+            Form::Layered(list) => list.classify_apart(keys, out),
             Form::Trees(trees, rows) => {
                 out.fill(NO_MATCH);
                 trees.classify(keys, out, live);
@@ -192,6 +195,7 @@ impl<A: Address> Classifier<A> {
                     *rows = Arc::new(extended);
                 }
             }
+            Form::Layered(list) => *list = Arc::new(list.extended(sets)),
             // No rule in trees refers to a set.
             Form::Trees(_, None) => {}
         }
@@ -212,6 +216,7 @@ impl<A: Address> Classifier<A> {
         match &self.form {
             Form::Brute(brute) => format!("tier 0, {} blocks", brute.blocks()),
             Form::BitVectors(_) => "tier 1".to_owned(),
+            Form::Layered(list) => list.describe(),
             Form::Trees(trees, rows) => {
                 let rows = rows.as_ref().map_or(0, |rows| rows.len());
                 format!("tier 2, {}, {rows} rules in tier 1", trees.describe())
@@ -224,6 +229,7 @@ impl<A: Address> Classifier<A> {
         match &self.form {
             Form::Brute(brute) => brute.bytes(),
             Form::BitVectors(rows) => rows.bytes(),
+            Form::Layered(list) => list.bytes(),
             Form::Trees(trees, rows) => {
                 trees.bytes() + rows.as_ref().map_or(0, |rows| rows.bytes())
             }

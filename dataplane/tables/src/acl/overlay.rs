@@ -7,7 +7,7 @@
 
 use std::{error::Error, fmt, sync::Arc};
 
-use super::{Address, Classifier, Key, NO_MATCH, Rule, SetClasses, live::Live};
+use super::{Address, Classifier, Form, Key, NO_MATCH, Rule, SetClasses, live::Live};
 
 /// Most rules that can be in the list and not in its base.
 pub const OVERLAY_RULES: usize = 256;
@@ -357,6 +357,38 @@ impl<A: Address> LayeredClassifier<A> {
         let mut out = [NO_MATCH];
         self.classify(std::slice::from_ref(key), &mut out);
         out[0]
+    }
+
+    /// As a classifier whose answers are tags; all of them are below `tags`, which is given as the number of rules.
+    pub fn into_classifier(self, tags: usize) -> Classifier<A> {
+        Classifier {
+            rules: tags,
+            form: Form::Layered(Arc::new(self)),
+        }
+    }
+
+    /// As [`classify`](Self::classify), not to be inlined where one classifier may hold another.
+    #[inline(never)]
+    pub(super) fn classify_apart(&self, keys: &[Key<A>], out: &mut [u32]) {
+        self.classify(keys, out);
+    }
+
+    /// The same with the classes that `sets` has got since.
+    pub(super) fn extended(&self, sets: &Arc<SetClasses>) -> Self {
+        let mut extended = self.clone();
+        extended.base.extend(sets);
+        if let Some(added) = &mut extended.added {
+            let mut now = Added::clone(added);
+            now.classifier.extend(sets);
+            *added = Arc::new(now);
+        }
+        extended
+    }
+
+    /// In a few words, for people.
+    pub(super) fn describe(&self) -> String {
+        let added = self.added.as_ref().map_or(0, |added| added.places.len());
+        format!("{}, {added} rules beside it", self.base.describe())
     }
 
     /// Bytes that lookups read.
