@@ -306,7 +306,7 @@ fn replies_pass_as_long_as_timeouts_say() {
     let directory = tempfile::tempdir().unwrap();
     let mut daemon = Daemon::start(&lab, directory.path(), &["--node", "gw"]);
     daemon.apply(&objects(lab.topology()));
-    let open = |name, types, label| {
+    let open = |name, types: &str, label| {
         let spec = format!(
             "{{selector: role == '{label}', types: [{types}], {}: [{{action: Allow}}]}}",
             types.to_lowercase()

@@ -155,7 +155,7 @@ impl Telemetry for Gateway {
             }
         }
         let mut engine_counter =
-            |reason: &str, text: &str, value: fn(&dataplane::WorkerStats) -> u64| {
+            |reason: &str, text: &str, value: fn(&WorkerStats) -> u64| {
                 let packets = engine.all_stats().map(value).sum();
                 list.push(v1::DropCounter {
                     node: "engine".into(),

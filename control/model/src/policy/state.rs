@@ -317,7 +317,7 @@ impl PolicyState {
 
     /// The host endpoint for all of a node's interfaces, `*`: the lowest by name. Its policies before translation and those for forwarded traffic
     /// hold for workload interfaces too, and for host interfaces all of them where no other endpoint speaks for the interface.
-    pub fn host_endpoint_of_all(&self, node: &str) -> Option<(&str, &HostEndpoint)> {
+    pub fn host_endpoint_of_all(&self, node: &str) -> Option<(&str, &Arc<HostEndpoint>)> {
         self.host_endpoint_where(node, |host| &*host.interface == "*")
     }
 
@@ -325,7 +325,7 @@ impl PolicyState {
         &self,
         node: &str,
         is: impl Fn(&HostEndpoint) -> bool,
-    ) -> Option<(&str, &HostEndpoint)> {
+    ) -> Option<(&str, &Arc<HostEndpoint>)> {
         self.host_endpoints
             .iter()
             .find(|(_, host)| &*host.node == node && is(host))
