@@ -279,7 +279,7 @@ spec: {interface: wan, direction: Input, rules: [{action: Deny, protocol: TCP, d
             .cloned();
         let id = id.unwrap();
         let workload = state.workload_endpoints.get_mut(&id).unwrap();
-        std::sync::Arc::make_mut(workload).labels.remove("app");
+        Arc::make_mut(workload).labels.remove("app");
         let after = keeper.compile(&state, &interfaces).unwrap();
         assert_eq!((before.generation, after.generation), (1, 2));
         let allows = |policy: &Policy| {
