@@ -29,6 +29,9 @@ pub enum HugePages {
 
 const HUGE_PAGE: usize = 2 << 20;
 
+/// Size from which an array that every packet touches has a huge page to itself.
+const LEAST_HOT: usize = 128 << 10;
+
 /// A fixed number of `T`, all bytes zero at first. Memory is committed when it is first touched.
 #[derive(Debug)]
 pub(crate) struct Array<T> {
@@ -69,6 +72,16 @@ impl<T: Zeroed> Array<T> {
     /// # Errors
     /// The system refuses the memory.
     pub(crate) fn new(len: usize, pages: HugePages) -> io::Result<Self> {
+        Self::with_least(len, pages, HUGE_PAGE)
+    }
+
+    /// As [`new`](Self::new), for what every packet touches: on a huge page from 128 KiB on, so that addresses are translated once.
+    pub(crate) fn new_hot(len: usize, pages: HugePages) -> io::Result<Self> {
+        Self::with_least(len, pages, LEAST_HOT)
+    }
+
+    /// With huge pages from `least_huge` bytes on.
+    fn with_least(len: usize, pages: HugePages, least_huge: usize) -> io::Result<Self> {
         const { assert!(align_of::<T>() <= 64 && size_of::<T>() != 0) }
         if len == 0 {
             let start = NonNull::dangling();
@@ -83,7 +96,7 @@ impl<T: Zeroed> Array<T> {
         let bytes = len
             .checked_mul(size_of::<T>())
             .ok_or(io::ErrorKind::OutOfMemory)?;
-        let (mut mapping, offset, pages) = map(bytes, pages)?;
+        let (mut mapping, offset, pages) = map(bytes, pages, least_huge)?;
         // JUSTIFICATION: a mapping is bytes; the table wants aligned items without copying them.
         // SAFETY: `map` guarantees `offset + bytes` within the mapping.
         let start = unsafe { mapping.as_mut_ptr().add(offset) };
@@ -125,8 +138,12 @@ impl<T> DerefMut for Array<T> {
     }
 }
 
-/// Maps at least `bytes`; gives the mapping, the offset of the usable part and the pages obtained.
-fn map(bytes: usize, pages: HugePages) -> io::Result<(MmapMut, usize, HugePages)> {
+/// Maps at least `bytes`, on huge pages from `least_huge` on; gives the mapping, the offset of the usable part and the pages obtained.
+fn map(
+    bytes: usize,
+    pages: HugePages,
+    least_huge: usize,
+) -> io::Result<(MmapMut, usize, HugePages)> {
     let whole = bytes
         .checked_next_multiple_of(HUGE_PAGE)
         .ok_or(io::ErrorKind::OutOfMemory)?;
@@ -136,7 +153,7 @@ fn map(bytes: usize, pages: HugePages) -> io::Result<(MmapMut, usize, HugePages)
             return Ok((mapping, 0, HugePages::Reserved));
         }
     }
-    if bytes < HUGE_PAGE {
+    if bytes < least_huge {
         return Ok((
             MmapOptions::new().len(bytes).map_anon()?,
             0,

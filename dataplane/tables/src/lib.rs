@@ -48,8 +48,9 @@ pub use array::HugePages;
 pub use error::LpmError;
 pub use flow::{
     AnyFlowKey, Direction, FlowClass, FlowConfig, FlowEnd, FlowGauges, FlowHash, FlowIndex,
-    FlowKey, FlowKey4, FlowKey6, FlowScan, FlowState, FlowTable, FlowTimeouts, FlowView, Inserted,
-    Leg, LegFlags, NewFlow, Rewrite4, Rewrite6, Swept, TcpFlags, Tick, Tracked, Transition,
+    FlowKey, FlowKey4, FlowKey6, FlowScan, FlowState, FlowTable, FlowTimeouts, FlowTrace, FlowView,
+    Inserted, Leg, LegFlags, NewFlow, Rewrite4, Rewrite6, Swept, TcpFlags, Tick, Tracked,
+    Transition,
 };
 pub use lpm4::{Lpm4, Lpm4View, Lpm4Writer};
 pub use lpm6::{Lpm6, Lpm6Writer};

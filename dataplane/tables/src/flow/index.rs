@@ -77,7 +77,7 @@ impl Index {
             .max(u64::from(LEAST_BUCKETS));
         let buckets = u32::try_from(buckets).map_err(|_| io::ErrorKind::OutOfMemory)?;
         Ok(Self {
-            buckets: Array::new(buckets as usize, pages)?,
+            buckets: Array::new_hot(buckets as usize, pages)?,
         })
     }
 
@@ -90,6 +90,27 @@ impl Index {
     pub(super) fn prefetch(&self, hash: FlowHash) {
         let at = self.primary(hash);
         prefetch(self.buckets.as_ptr().wrapping_add(at as usize));
+    }
+
+    /// Asks for the secondary bucket where a search that finds nothing, or an insertion, would go there.
+    #[inline(always)]
+    pub(super) fn prefetch_second(&self, hash: FlowHash) {
+        let (at, tag) = (self.primary(hash), tag_of(hash));
+        let bucket = &self.buckets[at as usize];
+        if bucket.overflow != 0 || bucket.matches(0) == 0 {
+            let other = self.alternate(at, tag);
+            prefetch(self.buckets.as_ptr().wrapping_add(other as usize));
+        }
+    }
+
+    /// Asks for the secondary bucket where the record is not in the primary one, which is read.
+    #[inline]
+    pub(super) fn prefetch_removal(&self, hash: FlowHash, record: u32) {
+        let (at, tag) = (self.primary(hash), tag_of(hash));
+        if self.buckets[at as usize].slot_of(tag, record).is_none() {
+            let other = self.alternate(at, tag);
+            prefetch(self.buckets.as_ptr().wrapping_add(other as usize));
+        }
     }
 
     /// The first look: reads the primary bucket's line only.

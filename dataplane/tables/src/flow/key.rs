@@ -6,6 +6,7 @@ use super::{
     FlowTable,
     record::{Record, Slots},
     scan::Pair,
+    timeouts::Limits,
 };
 
 /// Internet Control Message Protocol (IANA protocol number).
@@ -80,6 +81,11 @@ pub trait Family: Sized {
 
     /// The same, to change them.
     fn slots_mut(table: &mut FlowTable) -> &mut Slots<Self>
+    where
+        Self: FlowKey;
+
+    /// The same, with how long flows live.
+    fn parts(table: &mut FlowTable) -> (&mut Slots<Self>, &Limits)
     where
         Self: FlowKey;
 
@@ -254,6 +260,11 @@ impl Family for FlowKey4 {
         &mut table.ip4
     }
 
+    #[inline(always)]
+    fn parts(table: &mut FlowTable) -> (&mut Slots<Self>, &Limits) {
+        (&mut table.ip4, &table.limits)
+    }
+
     fn pair(pair: &[Record<Self>; 2]) -> Pair<'_> {
         Pair::Ip4(pair)
     }
@@ -280,6 +291,11 @@ impl Family for FlowKey6 {
     #[inline(always)]
     fn slots_mut(table: &mut FlowTable) -> &mut Slots<Self> {
         &mut table.ip6
+    }
+
+    #[inline(always)]
+    fn parts(table: &mut FlowTable) -> (&mut Slots<Self>, &Limits) {
+        (&mut table.ip6, &table.limits)
     }
 
     fn pair(pair: &[Record<Self>; 2]) -> Pair<'_> {

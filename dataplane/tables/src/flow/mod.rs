@@ -12,6 +12,8 @@
 //! Cost on the reference machine: `benches/flow.rs`. Memory: 149 bytes per IPv4 flow in lines at a
 //! full table, 3/4 of the index in use, and 20 bytes aside that packets do not touch.
 
+mod batch;
+mod evict;
 mod index;
 mod insert;
 mod key;
@@ -28,12 +30,13 @@ use std::{
 use crate::{array::HugePages, prefetch::prefetch};
 
 use self::{
-    index::{Candidate, Index},
+    index::Index,
     record::{Data, Origin, Record, Slots},
     timeouts::Limits,
 };
 
 pub use self::{
+    batch::FlowTrace,
     insert::{FlowEnd, Inserted, NewFlow},
     key::{FlowHash, FlowKey, FlowKey4, FlowKey6},
     record::{FlowIndex, Leg, LegFlags, Rewrite4, Rewrite6},
@@ -42,10 +45,6 @@ pub use self::{
     timeouts::{FlowTimeouts, Tick},
 };
 
-/// Packets whose lines are fetched together: as many as the core keeps in flight.
-const GROUP: usize = 32;
-/// Packets that a batch is cut into: their records fit the first-level cache.
-const CHUNK: usize = 256;
 /// Most flows that a record number has room for.
 const MOST_FLOWS: u32 = (1 << 30) - 2;
 
@@ -118,10 +117,12 @@ pub struct FlowGauges {
 /// The way of a frame through it, in a node:
 ///
 /// 1. parse: for each packet a key and its [`hash`](Self::hash), and [`prefetch`](Self::prefetch);
-/// 2. [`lookup_batch`](Self::lookup_batch) over the whole frame;
+/// 2. [`lookup_batch`](Self::lookup_batch) over the whole frame, or its steps one by one for groups of packets, from
+///    [`trace`](Self::trace) to [`trace_end`](Self::trace_end);
 /// 3. for each packet found: [`packet`](Self::packet) (time, state, counters), then what
 ///    [`leg`](Self::leg) says, if its generations are still current;
-/// 4. for the others, and what `packet` calls expired or reopened: decide, then [`insert`](Self::insert).
+/// 4. for the others, and what `packet` calls expired or reopened: decide, then [`insert`](Self::insert), whose lines
+///    [`prefetch_insert`](Self::prefetch_insert) asks for.
 ///
 /// An ICMP error belongs to the flow that [`lookup`](Self::lookup) finds under the key of the
 /// packet it quotes.
@@ -190,6 +191,12 @@ impl FlowTable {
         self.limits = Limits::new(timeouts);
     }
 
+    /// Whether no flow is there.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.ip4.live() + self.ip6.live() == 0
+    }
+
     /// Where the table stands.
     pub fn gauges(&self) -> FlowGauges {
         FlowGauges {
@@ -231,21 +238,6 @@ impl FlowTable {
         let records = K::slots(self);
         let found = self.index.find(hash, |record| records.holds(record, key));
         found.and_then(FlowIndex::from_word)
-    }
-
-    /// Looks up a frame's keys, whose hashes are given: `found`, as long as both, gets what
-    /// [`lookup`](Self::lookup) would say. Bucket and record lines of 32 keys at a time are on their
-    /// way while the group before is compared.
-    pub fn lookup_batch<K: FlowKey>(
-        &self,
-        keys: &[K],
-        hashes: &[FlowHash],
-        found: &mut [Option<FlowIndex>],
-    ) {
-        let chunks = keys.chunks(CHUNK).zip(hashes.chunks(CHUNK));
-        for ((keys, hashes), found) in chunks.zip(found.chunks_mut(CHUNK)) {
-            self.lookup_chunk(keys, hashes, found);
-        }
     }
 
     /// Counts a packet of `bytes` bytes for the flow and direction `at`, after what the time and its
@@ -319,71 +311,6 @@ impl FlowTable {
     #[inline]
     pub fn state(&self, at: FlowIndex) -> Option<FlowState> {
         self.data(at).state.state()
-    }
-
-    /// Three passes over groups: bucket lines are asked for, tags are compared and record lines asked
-    /// for, keys are compared; each pass a group behind the one before.
-    #[inline(always)]
-    fn lookup_chunk<K: FlowKey>(
-        &self,
-        keys: &[K],
-        hashes: &[FlowHash],
-        found: &mut [Option<FlowIndex>],
-    ) {
-        const ABSENT: u32 = 0;
-        // No flow has the slot that this would name.
-        const FURTHER: u32 = 1;
-        let slots = K::slots(self);
-        let count = keys.len().min(hashes.len()).min(found.len()).min(CHUNK);
-        let (keys, hashes, found) = (&keys[..count], &hashes[..count], &mut found[..count]);
-        let group = |number: usize| {
-            let from = (number * GROUP).min(count);
-            from..(from + GROUP).min(count)
-        };
-        let mut candidates = [ABSENT; CHUNK];
-        let candidates = &mut candidates[..count];
-        // Those that one look did not settle.
-        let (mut late, mut late_count) = ([0u8; CHUNK], 0);
-        for number in 0..count.div_ceil(GROUP) + 2 {
-            for &hash in &hashes[group(number)] {
-                self.index.prefetch(hash);
-            }
-            if number >= 1 {
-                let group = group(number - 1);
-                for (candidate, &hash) in candidates[group.clone()].iter_mut().zip(&hashes[group]) {
-                    *candidate = match self.index.candidate(hash) {
-                        Candidate::Absent => ABSENT,
-                        Candidate::Further => FURTHER,
-                        Candidate::Record(record) => {
-                            slots.prefetch(record);
-                            record
-                        }
-                    };
-                }
-            }
-            if number >= 2 {
-                for i in group(number - 2) {
-                    let candidate = candidates[i];
-                    if candidate > FURTHER && slots.holds(candidate, &keys[i]) {
-                        found[i] = FlowIndex::from_word(candidate);
-                        continue;
-                    }
-                    found[i] = None;
-                    if candidate == ABSENT {
-                        continue;
-                    }
-                    if let Some(record) = self.index.further(hashes[i]) {
-                        slots.prefetch(record);
-                    }
-                    late[late_count % CHUNK] = i as u8;
-                    late_count += 1;
-                }
-            }
-        }
-        for &i in &late[..late_count] {
-            let i = usize::from(i);
-            found[i] = self.lookup(&keys[i], hashes[i]);
-        }
     }
 
     /// [`packet`](Self::packet) where the flow is old or its state may change.

@@ -18,6 +18,7 @@ use std::{fmt::Debug, io, num::NonZeroU32};
 use crate::array::{Array, HugePages, Zeroed};
 
 use super::{
+    evict::Victims,
     key::FlowKey,
     state::{Direction, StateByte},
     timeouts::Tick,
@@ -251,20 +252,20 @@ pub struct Slots<K: FlowKey> {
     /// Slots from this one on were never used, nor was their memory touched.
     fresh: u32,
     live: u32,
-    /// Where the search for a flow to evict goes on.
-    pub(super) victim: u32,
+    /// Flows that are to make room in a full table.
+    pub(super) victims: Victims,
 }
 
 impl<K: FlowKey> Slots<K> {
     pub(super) fn new(capacity: u32, pages: HugePages) -> io::Result<Self> {
         let slots = capacity as usize + 1;
         Ok(Self {
-            records: Array::new(slots * 2, pages)?,
+            records: Array::new_hot(slots * 2, pages)?,
             origins: Array::new(slots, pages)?,
             free: 0,
             fresh: 1,
             live: 0,
-            victim: 1,
+            victims: Victims::default(),
         })
     }
 

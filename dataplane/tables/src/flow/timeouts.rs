@@ -91,7 +91,7 @@ impl FlowTimeouts {
 
 /// [`FlowTimeouts`] in ticks, by state byte.
 #[derive(Clone, Debug)]
-pub(crate) struct Limits {
+pub struct Limits {
     by_state: [u32; StateByte::COUNT],
     grace: u32,
 }
