@@ -234,6 +234,7 @@ impl Snapshot {
     pub fn set_policy_features(&mut self) {
         let on = self.policy.is_on();
         self.policy.tracks_flows = self.policy.has_tracking();
+        self.policy.exits_are_free = self.policy.has_free_exits();
         for interface in &mut self.interfaces {
             interface.ip4_unicast = interface.ip4_unicast.without(ip4::arc::POLICY);
             interface.ip6_unicast = interface.ip6_unicast.without(ip6::arc::POLICY);

@@ -154,16 +154,15 @@ impl Telemetry for Gateway {
                 });
             }
         }
-        let mut engine_counter =
-            |reason: &str, text: &str, value: fn(&WorkerStats) -> u64| {
-                let packets = engine.all_stats().map(value).sum();
-                list.push(v1::DropCounter {
-                    node: "engine".into(),
-                    reason: reason.into(),
-                    text: text.into(),
-                    packets,
-                });
-            };
+        let mut engine_counter = |reason: &str, text: &str, value: fn(&WorkerStats) -> u64| {
+            let packets = engine.all_stats().map(value).sum();
+            list.push(v1::DropCounter {
+                node: "engine".into(),
+                reason: reason.into(),
+                text: text.into(),
+                packets,
+            });
+        };
         engine_counter(
             "no-frame",
             "The engine ran out of frames or buffers for packets made here",

@@ -1,39 +1,56 @@
 //! The work of `ip4-policy` and `ip6-policy`, written once: parse, look up flows, pass the packets of living ones, decide about
 //! the others.
 
-use dataplane::{Context, Descriptor, FRAME_SIZE, Flags, Frame, Verdict};
+use std::ops::Range;
+
+use dataplane::{BufferView, Context, Descriptor, FRAME_SIZE, Flags, Frame, Verdict};
 use tables::acl::Key;
 use tables::{
-    Direction, FlowClass, FlowHash, FlowIndex, FlowKey, FlowState, FlowTable, FlowView, Inserted,
-    Leg, NewFlow, Tick, Tracked,
+    Direction, FlowClass, FlowHash, FlowIndex, FlowKey, FlowState, FlowTable, FlowTrace, FlowView,
+    Inserted, Leg, NewFlow, Tick, Tracked,
 };
 
+use super::ahead::{Ahead, Asked, Foreseen, Hearing, lists};
 use super::counters::WorkerRules;
-use super::decide::{Answer, Fate, Way, answer, decide, is_link_talk};
+use super::decide::{Answer, Fate, Way, answer, decide, decide_by, is_link_talk};
 use super::events::{FlowWatch, Lone, tell_guarded};
 use super::fragments::Fragments;
 use super::owner::Home;
-use super::packet::{Exit, Head, Version, echo_reply, exit, parse, question, question_of_flow};
-use super::{Drop, EndpointKind, INGRESS, InterfacePolicy, Policy, RuleId};
+use super::packet::{
+    Exit, Head, Version, echo_reply, exit, parse, question as question_of, question_of_flow,
+};
+use super::runs::{Guard, Plain, pass_living, trace, trace_further};
+use super::{
+    AccessProgram, Drop, EndpointKind, INGRESS, INPUT, InterfacePolicy, Judgement, Policy, RuleId,
+};
 use crate::icmp::ErrorWord;
 use crate::snapshot::{NO_INTERFACE, Snapshot};
 
 /// The edges of both nodes, in this order.
-const LOOKUP: Verdict = Verdict::edge(0);
+pub(super) const LOOKUP: Verdict = Verdict::edge(0);
 const LOCAL: Verdict = Verdict::edge(1);
 const ERROR: Verdict = Verdict::edge(2);
 const RESET: Verdict = Verdict::edge(3);
+
+/// Packets that take a step of the search for their flows together: their lines come while others take theirs.
+const GROUP: usize = 32;
+/// Packets from the one that is decided about to the ones whose lines in the flow table are asked for, the second and the first.
+const NEXT: [usize; 2] = [6, 12];
 
 /// A node's memory: the work on one frame, and fragments.
 pub(super) struct Enforcer<V: Version> {
     keys: Box<[V::Key]>,
     hashes: Box<[FlowHash]>,
-    found: Box<[Option<FlowIndex>]>,
+    traces: Box<[FlowTrace]>,
     heads: Box<[Head]>,
     /// Positions in the frame of packets without a living flow, and what is asked about them.
     new: Box<[u8]>,
     questions: Box<[Key<V::Address>]>,
     exits: Box<[Exit]>,
+    /// All packets of the frame came in by one interface.
+    one_interface: bool,
+    foreseen: Foreseen,
+    hearing: Hearing<V::Address>,
     fragments: Fragments<V::Key>,
     /// What is said about a packet that is denied where denials are answered.
     prohibited: ErrorWord,
@@ -45,8 +62,11 @@ struct Work<'a> {
     policy: &'a Policy,
     counters: WorkerRules<'a>,
     now: Tick,
-    home: Option<Home>,
     now_ns: u64,
+    view: BufferView<'a>,
+    home: Option<Home>,
+    /// Somebody is to be told what is decided.
+    hears: bool,
 }
 
 impl<V: Version> Enforcer<V> {
@@ -57,11 +77,14 @@ impl<V: Version> Enforcer<V> {
         Self {
             keys: array(V::Key::default()),
             hashes: array(FlowHash::default()),
-            found: array(None),
+            traces: array(FlowTrace::ABSENT),
             heads: array(Head::decided()),
             new: array(0),
             questions: array(Key::default()),
             exits: array(Exit::Nowhere),
+            one_interface: false,
+            foreseen: Foreseen::default(),
+            hearing: Hearing::default(),
             fragments: Fragments::default(),
             prohibited,
         }
@@ -77,89 +100,129 @@ impl<V: Version> Enforcer<V> {
             policy,
             counters: counters.map_or(WorkerRules::NONE, |counters| counters.of(cx.worker)),
             now: Tick::from_nanos(cx.now_ns),
-            home: Home::of(cx, policy),
             now_ns: cx.now_ns,
+            view: cx.view,
+            home: Home::of(cx, policy),
+            hears: cx.state.watch().hears(),
         };
-        self.parse(packets, verdicts, &work, cx);
-        if cx.state.watch().hears() {
+        let flows = cx.state.flows();
+        let new = match flows.filter(|flows| !flows.is_empty()) {
+            Some(flows) => self.established(packets, verdicts, flows, &work),
+            None => {
+                self.parse(0..packets.len(), packets, verdicts, &work, None);
+                self.all_new(packets.len())
+            }
+        };
+        if work.hears {
             tell_guarded::<V>(packets, verdicts, &mut self.fragments, work.now, cx);
         }
-        let new = match cx.state.flows() {
-            Some(flows) => self.established(packets, verdicts, flows, &work),
-            None => self.all_new(packets.len()),
-        };
         if new > 0 {
-            self.decide(new, packets, verdicts, &work, cx);
+            let (flows, watch) = cx.state.flows_and_watch();
+            self.decide(new, packets, verdicts, &work, flows, watch);
         }
         if let Some(home) = work.home {
             home.hand_over::<V>(&self.heads, &self.keys, packets, verdicts, cx);
         }
     }
 
-    /// Reads every packet; those that are decided before flows are looked at get their verdict.
+    /// Reads packets; those that are decided before flows are looked at get their verdict. Of the others the flow is hashed, where
+    /// there is any.
     #[inline(always)]
     fn parse(
         &mut self,
+        range: Range<usize>,
         packets: &[Descriptor],
         verdicts: &mut [Verdict],
         work: &Work<'_>,
-        cx: &Context<'_, Snapshot>,
+        flows: Option<&FlowTable>,
     ) {
-        let view = cx.view;
-        let mut at = 0;
-        while at < packets.len() {
+        let mut at = range.start;
+        while at < range.end {
             // A run of packets of one interface has one policy.
             let interface = packets[at].interface;
             let vrf = work.snapshot.interfaces.get(usize::from(interface));
             let vrf = vrf.map_or(0, |interface| interface.vrf);
-            let input = work.policy.of(interface);
-            let guarded = input.filter(|policy| is_guarded(policy));
-            while at < packets.len() && packets[at].interface == interface {
-                let packet = &packets[at];
-                let bytes = view.bytes(packet);
-                let parsed = match V::plain(bytes, vrf) {
-                    _ if packet.flags().contains(Flags::LOCAL) => {
-                        Err(answered::<V>(packet, bytes, work))
+            let guard = work.policy.of(interface).map_or(Guard::Nothing, Guard::of);
+            let like_this = Plain {
+                interface,
+                vrf,
+                guard,
+                view: work.view,
+                flows,
+            };
+            while at < range.end && packets[at].interface == interface {
+                let rest = at..range.end;
+                let count = like_this.read::<V>(
+                    &packets[rest.clone()],
+                    &mut self.keys[rest.clone()],
+                    &mut self.heads[rest.clone()],
+                    &mut self.hashes[rest],
+                );
+                if let Some(home) = work.home {
+                    for at in at..at + count {
+                        home.locate(&self.keys[at], &mut self.heads[at], packets[at].flags());
                     }
-                    Some(plain) => Ok(plain),
-                    None => {
-                        // Where they have been handed over to, they have met already.
-                        let gather = work
-                            .home
-                            .filter(|_| !packet.flags().contains(Flags::HANDED_OVER));
-                        let fragments = &mut self.fragments;
-                        parse::<V>(bytes, vrf, interface, fragments, work.now, gather)
-                            .map_err(Verdict::discard)
-                    }
-                };
-                let guard = |(key, mut head): (V::Key, Head)| {
-                    if let Some(policy) = guarded
-                        && !head.is(Head::ELSEWHERE)
-                        && guard::<V>(policy, &key, head, bytes, work).map_err(Verdict::discard)?
-                    {
-                        head.set(Head::UNTRACKED);
-                    }
-                    Ok((key, head))
-                };
-                match parsed.and_then(guard) {
-                    Ok((key, mut head)) => {
-                        if let Some(home) = work.home {
-                            home.locate(&key, &mut head, packet.flags());
-                        }
-                        (self.keys[at], self.heads[at]) = (key, head);
-                    }
-                    Err(verdict) => {
-                        (self.keys[at], self.heads[at]) = (V::Key::default(), Head::decided());
-                        verdicts[at] = verdict;
-                    }
+                }
+                at += count;
+                if at == range.end || packets[at].interface != interface {
+                    break;
+                }
+                let read = self.read(&packets[at], vrf, guard, work);
+                let (key, head) = read.unwrap_or_else(|verdict| {
+                    verdicts[at] = verdict;
+                    (V::Key::default(), Head::decided())
+                });
+                (self.keys[at], self.heads[at]) = (key, head);
+                if let Some(flows) = flows {
+                    self.hashes[at] = flows.hash(&key);
+                    flows.prefetch(self.hashes[at]);
                 }
                 at += 1;
             }
         }
     }
 
-    /// Looks up all flows, and lets the packets of living ones pass. Returns how many are left.
-    #[inline(always)]
+    /// Reads any packet.
+    #[inline(never)]
+    fn read(
+        &mut self,
+        packet: &Descriptor,
+        vrf: u16,
+        guard: Guard<'_>,
+        work: &Work<'_>,
+    ) -> Result<(V::Key, Head), Verdict> {
+        let (bytes, interface) = (work.view.bytes(packet), packet.interface);
+        if packet.flags().contains(Flags::LOCAL) {
+            return Err(answered::<V>(packet, bytes, work));
+        }
+        let (key, mut head) = match V::plain(bytes, vrf) {
+            Some(plain) => plain,
+            None => {
+                // Where they have been handed over to, they have met already.
+                let gather = work
+                    .home
+                    .filter(|_| !packet.flags().contains(Flags::HANDED_OVER));
+                let fragments = &mut self.fragments;
+                parse::<V>(bytes, vrf, interface, fragments, work.now, gather)
+                    .map_err(Verdict::discard)?
+            }
+        };
+        if let Guard::Sources(policy) | Guard::All(policy) = guard
+            && !head.is(Head::ELSEWHERE)
+            && self::guard::<V>(policy, &key, head, bytes, work).map_err(Verdict::discard)?
+        {
+            head.set(Head::UNTRACKED);
+        }
+        if let Some(home) = work.home {
+            home.locate(&key, &mut head, packet.flags());
+        }
+        Ok((key, head))
+    }
+
+    /// Reads all packets and looks up all flows, and lets the packets of living ones pass. Returns how many are left.
+    ///
+    /// Each step reads lines that the one before has asked for, a group of packets behind it.
+    #[inline(never)]
     fn established(
         &mut self,
         packets: &[Descriptor],
@@ -168,51 +231,97 @@ impl<V: Version> Enforcer<V> {
         work: &Work<'_>,
     ) -> usize {
         let count = packets.len();
-        if flows.gauges().live == 0 {
-            return self.all_new(count);
-        }
-        for (hash, key) in self.hashes[..count].iter_mut().zip(&self.keys[..count]) {
-            *hash = flows.hash(key);
-        }
-        flows.lookup_batch(
-            &self.keys[..count],
-            &self.hashes[..count],
-            &mut self.found[..count],
-        );
+        let group = |number: usize| {
+            let from = (number * GROUP).min(count);
+            from..(from + GROUP).min(count)
+        };
         let mut new = 0;
-        let generation = work.policy.generation;
-        let again = work.policy.settings.reevaluate;
-        for at in 0..count {
-            let head = self.heads[at];
-            if let Some(index) = self.found[at]
-                && !head.is(Head::DECIDED | Head::UNTRACKED)
-            {
-                if head.is(Head::RELATED) {
-                    if flows.is_live(index, work.now) {
-                        verdicts[at] = on(head);
-                        continue;
-                    }
-                } else if again && flows.leg(index).policy_generation != generation {
-                    self.heads[at].set(Head::STALE);
-                } else {
-                    let bytes = packets[at].length() as u32;
-                    match flows.packet(index, head.tcp, bytes, work.now) {
-                        Tracked::Live => {
-                            verdicts[at] = on(head);
-                            continue;
-                        }
-                        Tracked::Invalid => {
-                            verdicts[at] = Verdict::discard(Drop::Invalid);
-                            continue;
-                        }
-                        Tracked::Expired | Tracked::Reopened => {}
-                    }
-                }
+        for number in 0..count.div_ceil(GROUP) + 3 {
+            self.parse(group(number), packets, verdicts, work, Some(flows));
+            if number >= 1 {
+                let group = group(number - 1);
+                trace::<V>(flows, &self.hashes[group.clone()], &mut self.traces[group]);
             }
-            self.new[new] = at as u8;
-            new += usize::from(!head.is(Head::DECIDED));
+            if number >= 2 {
+                let group = group(number - 2);
+                trace_further::<V>(flows, &self.hashes[group.clone()], &mut self.traces[group]);
+            }
+            if number >= 3 {
+                new = self.settle(group(number - 3), new, packets, verdicts, flows, work);
+            }
         }
         new
+    }
+
+    /// The last step of [`established`](Self::established). `new` are left before, and the result after.
+    #[inline(always)]
+    fn settle(
+        &mut self,
+        range: Range<usize>,
+        mut new: usize,
+        packets: &[Descriptor],
+        verdicts: &mut [Verdict],
+        flows: &mut FlowTable,
+        work: &Work<'_>,
+    ) -> usize {
+        let again = work.policy.settings.reevaluate;
+        let mut at = range.start;
+        while at < range.end {
+            if !again {
+                let rest = at..range.end;
+                at += pass_living::<V>(
+                    &packets[rest.clone()],
+                    &mut verdicts[rest.clone()],
+                    (
+                        &self.keys[rest.clone()],
+                        &self.heads[rest.clone()],
+                        &self.traces[rest],
+                    ),
+                    flows,
+                    work.now,
+                );
+                if at == range.end {
+                    break;
+                }
+            }
+            match self.find(at, &packets[at], flows, work) {
+                Some(verdict) => verdicts[at] = verdict,
+                None => {
+                    self.new[new] = at as u8;
+                    new += usize::from(!self.heads[at].is(Head::DECIDED));
+                }
+            }
+            at += 1;
+        }
+        new
+    }
+
+    /// The verdict about a packet of a living flow.
+    fn find(
+        &mut self,
+        at: usize,
+        packet: &Descriptor,
+        flows: &mut FlowTable,
+        work: &Work<'_>,
+    ) -> Option<Verdict> {
+        let head = self.heads[at];
+        if head.is(Head::DECIDED | Head::UNTRACKED) {
+            return None;
+        }
+        let index = flows.trace_end(self.traces[at], &self.keys[at], self.hashes[at])?;
+        if head.is(Head::RELATED) {
+            return flows.is_live(index, work.now).then_some(on(head));
+        }
+        let again = work.policy.settings.reevaluate;
+        if again && flows.leg(index).policy_generation != work.policy.generation {
+            self.heads[at].set(Head::STALE);
+            return None;
+        }
+        match flows.packet(index, head.tcp, packet.length() as u32, work.now) {
+            Tracked::Live => Some(on(head)),
+            Tracked::Invalid => Some(Verdict::discard(Drop::Invalid)),
+            Tracked::Expired | Tracked::Reopened => None,
+        }
     }
 
     /// All packets that are not decided, where no flow lives.
@@ -233,75 +342,261 @@ impl<V: Version> Enforcer<V> {
         packets: &mut [Descriptor],
         verdicts: &mut [Verdict],
         work: &Work<'_>,
-        cx: &mut Context<'_, Snapshot>,
+        mut flows: Option<&mut FlowTable>,
+        watch: &mut FlowWatch,
     ) {
-        let view = cx.view;
-        for (slot, at) in self.new[..new].iter().enumerate() {
-            let at = usize::from(*at);
-            let (packet, head) = (&packets[at], self.heads[at]);
-            let bytes = view.bytes(packet);
-            let asked = question::<V>(&self.keys[at], head, bytes);
-            self.exits[slot] = exit::<V>(
-                work.snapshot,
-                packet.interface,
-                head,
-                asked.destination(),
-                bytes,
-            );
-            self.questions[slot] = work.policy.classify(asked);
-        }
+        let first = packets
+            .first()
+            .map_or(NO_INTERFACE, |packet| packet.interface);
+        let others = packets.iter().map(|packet| packet.interface ^ first);
+        self.one_interface = others.fold(0, |all, other| all | other) == 0;
+        self.ask(new, packets, work);
+        let asked = self.foresee(new, packets, work);
+        let mut slot = 0;
         // Once a flow is made or removed, what the look-up found may be another's.
         let mut changed = false;
-        for slot in 0..new {
-            let at = usize::from(self.new[slot]);
-            let (mut flows, watch) = cx.state.flows_and_watch();
-            let packet = &mut packets[at];
-            let case = Case::<V> {
-                key: &self.keys[at],
-                head: self.heads[at],
-                asked: &self.questions[slot],
-                exit: self.exits[slot],
-                interface: packet.interface,
-                bytes: packet.length() as u32,
-            };
-            let outcome = match flows.as_deref_mut() {
-                Some(flows) if changed || case.head.is(Head::STALE) => {
-                    case.known(flows, work, watch, &mut changed)
-                }
-                _ => None,
-            };
-            let outcome = outcome.unwrap_or_else(|| case.first(flows, work, watch, &mut changed));
-            verdicts[at] = match outcome {
-                Ok(()) => on(case.head),
-                Err(reason) if work.policy.settings.reject && reason.is_answered() => {
-                    if case.is_tcp() {
-                        verdicts[at] = RESET;
-                        continue;
+        while slot < new {
+            let direct = direct(work, self.packet(slot, packets).interface);
+            let end = self.run(slot, new, packets);
+            while slot < end {
+                if let Some(list) = direct.filter(|_| !changed) {
+                    slot = self.pass(slot..end, list, packets, verdicts, work);
+                    if slot == end {
+                        break;
                     }
-                    packet.word = self.prohibited.to_word();
-                    ERROR
                 }
-                Err(reason) => Verdict::discard(reason),
-            };
+                let at = usize::from(self.new[slot]);
+                let packet = &mut packets[at];
+                if direct.is_some() {
+                    self.exits[slot] = self.exit(slot, packet, work);
+                }
+                if let Some(flows) = &flows {
+                    self.prefetch(slot, new, flows);
+                }
+                let case = Case::<V> {
+                    key: &self.keys[at],
+                    head: self.heads[at],
+                    question: &self.questions[slot],
+                    exit: self.exits[slot],
+                    interface: packet.interface,
+                    bytes: packet.length() as u32,
+                    ahead: Ahead {
+                        foreseen: &self.foreseen,
+                        asked: &asked,
+                        slot,
+                        counters: work.counters,
+                    },
+                };
+                let outcome = case.decide(flows.as_deref_mut(), work, watch, &mut changed);
+                verdicts[at] = match outcome {
+                    Ok(()) => on(case.head),
+                    Err(reason) => self.denied(reason, at, packet, work),
+                };
+                slot += 1;
+            }
         }
     }
+
+    fn packet<'p>(&self, slot: usize, packets: &'p [Descriptor]) -> &'p Descriptor {
+        &packets[usize::from(self.new[slot])]
+    }
+
+    /// One past the last slot of those from `slot` on whose packets came in by the same interface.
+    fn run(&self, slot: usize, new: usize, packets: &[Descriptor]) -> usize {
+        if self.one_interface {
+            return new;
+        }
+        let interface = self.packet(slot, packets).interface;
+        let mut rest = slot..new;
+        let other = rest.find(|slot| self.packet(*slot, packets).interface != interface);
+        other.unwrap_or(new)
+    }
+
+    fn exit(&self, slot: usize, packet: &Descriptor, work: &Work<'_>) -> Exit {
+        let head = self.heads[usize::from(self.new[slot])];
+        let destination = self.questions[slot].destination();
+        let bytes = work.view.bytes(packet);
+        exit::<V>(work.snapshot, packet.interface, head, destination, bytes)
+    }
+
+    /// What rules are asked about the packets, and where these would go.
+    fn ask(&mut self, new: usize, packets: &[Descriptor], work: &Work<'_>) {
+        for (question, at) in self.questions.iter_mut().zip(&self.new[..new]) {
+            let at = usize::from(*at);
+            let bytes = work.view.bytes(&packets[at]);
+            *question = question_of::<V>(&self.keys[at], self.heads[at], bytes);
+        }
+        let mut slot = 0;
+        while slot < new {
+            let end = self.run(slot, new, packets);
+            if direct(work, self.packet(slot, packets).interface).is_none() {
+                for slot in slot..end {
+                    self.exits[slot] = self.exit(slot, self.packet(slot, packets), work);
+                }
+            }
+            slot = end;
+        }
+        work.policy.classify_all(&mut self.questions[..new]);
+    }
+
+    /// Asks the lists that the packets will meet.
+    fn foresee<'a>(&mut self, new: usize, packets: &[Descriptor], work: &Work<'a>) -> Asked<'a> {
+        let Self {
+            new: positions,
+            heads,
+            exits,
+            questions,
+            foreseen,
+            hearing,
+            one_interface,
+            ..
+        } = self;
+        let what = |slot: usize| {
+            let at = usize::from(positions[slot]);
+            (
+                packets[at].interface,
+                exits[slot],
+                heads[at].is(Head::UNTRACKED),
+            )
+        };
+        let next = |slot: usize| {
+            let (interface, exit, untracked) = what(slot);
+            let input = work.policy.of(interface);
+            let mut rest = slot..new;
+            if direct(work, interface).is_some() {
+                let other = |slot: &usize| what(*slot).0 != interface;
+                let end = if *one_interface {
+                    None
+                } else {
+                    rest.find(other)
+                };
+                return (lists(input, Way::Nowhere, false), end.unwrap_or(new));
+            }
+            let end = rest.find(|slot| what(*slot) != (interface, exit, untracked));
+            let way = exit.way(work.policy);
+            (lists(input, way, untracked), end.unwrap_or(new))
+        };
+        foreseen.foresee(&questions[..new], next, hearing)
+    }
+
+    /// Passes and drops from the front of a run, whose interface [`direct`] says this list of, up to the first packet that is to be
+    /// remembered or decided again. Returns the slot behind.
+    fn pass(
+        &self,
+        run: Range<usize>,
+        list: Option<&AccessProgram>,
+        packets: &mut [Descriptor],
+        verdicts: &mut [Verdict],
+        work: &Work<'_>,
+    ) -> usize {
+        let end = run.end;
+        let tracks = list.is_some_and(|list| !list.reflects.is_empty());
+        for slot in run {
+            let at = usize::from(self.new[slot]);
+            let head = self.heads[at];
+            if head.is(Head::STALE) {
+                return slot;
+            }
+            verdicts[at] = on(head);
+            let Some(list) = list else {
+                continue;
+            };
+            let Some(judgement) = self.foreseen.access(slot) else {
+                return slot;
+            };
+            let Judgement { allow, rule } = judgement;
+            if tracks && allow && list.reflects.binary_search(&rule).is_ok() {
+                return slot;
+            }
+            work.counters.count(judgement);
+            if !allow {
+                verdicts[at] = self.denied(Drop::AccessList, at, &mut packets[at], work);
+            }
+        }
+        end
+    }
+
+    /// The verdict about a packet that may not pass, at a position of the frame.
+    fn denied(&self, reason: Drop, at: usize, packet: &mut Descriptor, work: &Work<'_>) -> Verdict {
+        if !(work.policy.settings.reject && reason.is_answered()) {
+            return Verdict::discard(reason);
+        }
+        if is_tcp(&self.keys[at], self.heads[at]) {
+            return RESET;
+        }
+        packet.word = self.prohibited.to_word();
+        ERROR
+    }
+
+    /// Asks for lines that the flows of the next packets will need.
+    #[inline]
+    fn prefetch(&self, slot: usize, new: usize, flows: &FlowTable) {
+        let [second, first] = NEXT;
+        let keys = |slot: usize| {
+            let key = self.keys[usize::from(self.new[slot])];
+            [key, key.reversed()]
+        };
+        let begin = if slot == 0 { 0 } else { slot + first };
+        for slot in begin..(slot + first + 1).min(new) {
+            if !self.foreseen.is_denied(slot) {
+                for key in keys(slot) {
+                    flows.prefetch(flows.hash(&key));
+                }
+            }
+        }
+        if slot + second < new && !self.foreseen.is_denied(slot + second) {
+            for key in keys(slot + second) {
+                flows.prefetch_insert(flows.hash(&key));
+            }
+        }
+    }
+}
+
+/// The access list that alone is asked about packets of an interface, or none where nothing is, if no more has to be known about a
+/// packet than what it says: not where they go, and nothing is to be logged or reported.
+fn direct<'a>(work: &Work<'a>, interface: u16) -> Option<Option<&'a AccessProgram>> {
+    if work.hears || !work.policy.exits_are_free {
+        return None;
+    }
+    let Some(of) = work.policy.of(interface) else {
+        return Some(None);
+    };
+    let list = of.access[INPUT].as_deref();
+    let quiet = of.staged.is_none() && list.is_none_or(|list| !list.program.has_logs());
+    (of.kind == EndpointKind::None && quiet).then_some(list)
+}
+
+/// Whether a packet itself is TCP, rather than one that an ICMP error quotes.
+fn is_tcp(key: &impl FlowKey, head: Head) -> bool {
+    FlowClass::of(key.protocol()) == FlowClass::Tcp && !head.is(Head::RELATED)
 }
 
 /// A packet to be decided about.
 struct Case<'a, V: Version> {
     key: &'a V::Key,
     head: Head,
-    asked: &'a Key<V::Address>,
+    question: &'a Key<V::Address>,
     exit: Exit,
     interface: u16,
     bytes: u32,
+    ahead: Ahead<'a>,
 }
 
 impl<V: Version> Case<'_, V> {
-    /// Whether the packet itself is TCP, rather than one that an ICMP error quotes.
-    fn is_tcp(&self) -> bool {
-        let class = FlowClass::of(self.key.protocol());
-        class == FlowClass::Tcp && !self.head.is(Head::RELATED)
+    fn decide(
+        &self,
+        mut flows: Option<&mut FlowTable>,
+        work: &Work<'_>,
+        watch: &mut FlowWatch,
+        changed: &mut bool,
+    ) -> Result<(), Drop> {
+        let known = match flows.as_deref_mut() {
+            Some(flows) if *changed || self.head.is(Head::STALE) => {
+                self.known(flows, work, watch, changed)
+            }
+            _ => None,
+        };
+        known.unwrap_or_else(|| self.first(flows, work, watch, changed))
     }
 
     /// The packet's flow may have been made by one in front of it in the frame, or is to be decided again. `None` where it is a
@@ -400,7 +695,7 @@ impl<V: Version> Case<'_, V> {
     ) -> Result<(), Drop> {
         let class = FlowClass::of(self.key.protocol());
         let fate = self.judge(work);
-        if watch.hears() {
+        if work.hears {
             watch.decided(&self.lone(), fate, work.policy, work.now_ns);
         }
         let (rules, by_policy) = match fate {
@@ -412,7 +707,7 @@ impl<V: Version> Case<'_, V> {
                 by_policy,
             } => (rules, by_policy),
         };
-        if self.is_tcp() && !self.head.tcp.is_valid() {
+        if is_tcp(self.key, self.head) && !self.head.tcp.is_valid() {
             return Err(Drop::Invalid);
         }
         if self.head.is(Head::LONE) {
@@ -457,7 +752,7 @@ impl<V: Version> Case<'_, V> {
     /// As events tell of it.
     fn lone(&self) -> Lone<'_, V::Address> {
         Lone {
-            asked: self.asked,
+            asked: self.question,
             input: self.interface,
             exit: self.exit,
             bytes: self.bytes,
@@ -465,15 +760,11 @@ impl<V: Version> Case<'_, V> {
     }
 
     fn judge(&self, work: &Work<'_>) -> Fate {
-        let way = match self.exit {
-            Exit::Host => Way::Host,
-            Exit::Interface(number) => Way::Out(work.policy.of(number)),
-            Exit::Nowhere => Way::Nowhere,
-        };
         let untracked = self.head.is(Head::UNTRACKED);
         let input = work.policy.of(self.interface);
+        let way = self.exit.way(work.policy);
         let settings = &work.policy.settings;
-        decide(self.asked, input, way, untracked, settings, work.counters)
+        decide_by(self.question, input, way, untracked, settings, self.ahead)
     }
 }
 
@@ -514,17 +805,6 @@ fn answered<V: Version>(packet: &Descriptor, bytes: &[u8], work: &Work<'_>) -> V
     }
 }
 
-/// Whether packets that an interface receives are looked at before flows are.
-fn is_guarded(policy: &InterfacePolicy) -> bool {
-    match policy.kind {
-        EndpointKind::None => false,
-        EndpointKind::Workload => {
-            policy.closed || !policy.sources4.is_empty() || !policy.sources6.is_empty()
-        }
-        EndpointKind::Host => policy.untracked_input().is_some(),
-    }
-}
-
 /// What comes before flows: closed workloads, forged sources, untracked lists. True where an untracked list allows the packet.
 #[inline(never)]
 fn guard<V: Version>(
@@ -540,7 +820,7 @@ fn guard<V: Version>(
         }
         let (source, _) = V::addresses(packet);
         let on_link = head.is(Head::TO_HOST) || V::is_to_host(source);
-        let talk = || on_link && is_link_talk(&question::<V>(key, head, packet));
+        let talk = || on_link && is_link_talk(&question_of::<V>(key, head, packet));
         return if V::may_send(policy, source) || talk() {
             Ok(false)
         } else {
@@ -550,7 +830,7 @@ fn guard<V: Version>(
     let Some(list) = &policy.lists.untracked[INGRESS] else {
         return Ok(false);
     };
-    let asked = work.policy.classify(question::<V>(key, head, packet));
+    let asked = work.policy.classify(question_of::<V>(key, head, packet));
     let judgement = list.judge(&asked);
     if !judgement.is_decided() {
         return Ok(false);

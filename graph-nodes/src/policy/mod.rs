@@ -14,6 +14,8 @@
 //! belong to what they answer and pass, but for replies to requests that an untracked list let in ([`decide::answer`]). Nothing here
 //! begins a connection, so nothing asks the egress lists of host endpoints for what the host itself sends.
 
+mod ahead;
+mod classes;
 mod counters;
 pub mod decide;
 mod enforce;
@@ -27,6 +29,7 @@ mod packet;
 #[cfg(test)]
 mod plain;
 pub mod program;
+mod runs;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
@@ -36,7 +39,7 @@ use std::sync::Arc;
 
 use tables::FlowTimeouts;
 use tables::acl::{Address, Key, SetClasses};
-use tables::address_sets::{AddressSets, IpPortSets};
+use tables::address_sets::{AddressSets, ClassId, IpPortSets};
 
 pub use counters::{RuleCount, RuleCounters, WorkerRules};
 pub use ip4_policy::Ip4Policy;
@@ -59,6 +62,10 @@ pub struct Policy {
     /// Some list remembers flows: then packets are handed over to the workers that their flows belong to. To be set by
     /// [`Snapshot::set_policy_features`](crate::Snapshot::set_policy_features).
     pub tracks_flows: bool,
+    /// No interface has a say about what leaves by it: then a packet that only an access list is asked about needs no look at its
+    /// route. [`Snapshot::set_policy_features`](crate::Snapshot::set_policy_features) finds out; false is always right, and
+    /// slower.
+    pub exits_are_free: bool,
 }
 
 /// The sets that rules refer to.
@@ -231,6 +238,20 @@ impl Policy {
         self.interfaces.iter().flatten().any(tracks)
     }
 
+    /// Whether no interface has a say about what leaves by it.
+    pub(crate) fn has_free_exits(&self) -> bool {
+        let is_free = |policy: &Arc<InterfacePolicy>| {
+            let listed = policy.access[OUTPUT].is_some();
+            let judged = match policy.kind {
+                EndpointKind::None => false,
+                EndpointKind::Workload => true,
+                EndpointKind::Host => policy.lists.forward[EGRESS].is_some(),
+            };
+            !listed && !judged
+        };
+        self.interfaces.iter().flatten().all(is_free)
+    }
+
     /// The interface's policy, where it has one.
     #[inline]
     pub fn of(&self, interface: u16) -> Option<&InterfacePolicy> {
@@ -259,6 +280,11 @@ impl Sets {
             A::class(&self.addresses, key.source()),
             A::class(&self.addresses, key.destination()),
         );
+        self.classify_ports(key)
+    }
+
+    /// With the classes of addresses with ports alone.
+    fn classify_ports<A: SetAddress>(&self, key: Key<A>) -> Key<A> {
         match key.ports() {
             Some((source, destination)) if !self.ip_ports.is_empty() => key.port_classes(
                 A::port_class(&self.ip_ports, key.source(), key.protocol(), source),
@@ -278,6 +304,8 @@ impl Sets {
 pub trait SetAddress: Address {
     /// The class of an address.
     fn class(sets: &AddressSets, address: Self) -> u32;
+    /// The classes of many addresses. The shorter slice decides how many.
+    fn classes(sets: &AddressSets, addresses: &[Self], out: &mut [ClassId]);
     /// The class of an address with protocol and port.
     fn port_class(sets: &IpPortSets, address: Self, protocol: u8, port: u16) -> u32;
 }
@@ -285,6 +313,9 @@ pub trait SetAddress: Address {
 impl SetAddress for u32 {
     fn class(sets: &AddressSets, address: Self) -> u32 {
         sets.class4(address).0
+    }
+    fn classes(sets: &AddressSets, addresses: &[u32], out: &mut [ClassId]) {
+        sets.classes4(addresses, out);
     }
     fn port_class(sets: &IpPortSets, address: Self, protocol: u8, port: u16) -> u32 {
         sets.class4(address, protocol, port).0
@@ -294,6 +325,9 @@ impl SetAddress for u32 {
 impl SetAddress for u128 {
     fn class(sets: &AddressSets, address: Self) -> u32 {
         sets.class6(address).0
+    }
+    fn classes(sets: &AddressSets, addresses: &[u128], out: &mut [ClassId]) {
+        sets.classes6(addresses, out);
     }
     fn port_class(sets: &IpPortSets, address: Self, protocol: u8, port: u16) -> u32 {
         sets.class6(address, protocol, port).0

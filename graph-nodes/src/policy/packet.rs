@@ -7,9 +7,10 @@ use tables::{FlowKey, FlowKey4, FlowKey6, Prefix4, Prefix6, TcpFlags, Tick};
 use wire::IpProtocol;
 use wire::ip6::{DEFAULT_EXTENSION_LIMIT, walk_extensions};
 
+use super::decide::Way;
 use super::fragments::{Fragments, Transport};
 use super::owner::{Home, Owned};
-use super::{Drop, InterfacePolicy, JudgedAddress, SetAddress};
+use super::{Drop, InterfacePolicy, JudgedAddress, Policy, SetAddress};
 use crate::fib::{Group, RouteAction};
 use crate::flow_hash;
 use crate::snapshot::{NO_INTERFACE, Snapshot};
@@ -53,6 +54,12 @@ impl Head {
             tcp: TcpFlags::NONE,
             icmp: (0, 0),
         }
+    }
+
+    /// TCP or UDP right behind a plain header, and nothing is known about it.
+    #[inline(always)]
+    pub(super) const fn is_plain(self) -> bool {
+        self.bits == 0
     }
 
     /// True where one of these is set.
@@ -308,6 +315,16 @@ pub(super) fn exit<V: Version>(
 }
 
 impl Exit {
+    /// The same, with the policy of what it leaves by.
+    #[inline(always)]
+    pub(super) fn way(self, policy: &Policy) -> Way<'_> {
+        match self {
+            Self::Host => Way::Host,
+            Self::Interface(number) => Way::Out(policy.of(number)),
+            Self::Nowhere => Way::Nowhere,
+        }
+    }
+
     /// The interface where answers come in.
     pub(super) const fn interface(self) -> u16 {
         match self {

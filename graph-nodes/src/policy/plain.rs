@@ -384,3 +384,88 @@ proptest! {
         }
     }
 }
+
+/// What came of packets: by node and contents, by drop, and how often each rule decided.
+type Outcomes = (
+    Vec<(&'static str, u16, Vec<u8>)>,
+    Vec<(&'static str, u64)>,
+    String,
+);
+
+fn outcomes(
+    endpoints: &[Option<Endpoint>],
+    packets: &[Packet],
+    (six, general, at_once): (bool, bool, usize),
+) -> Outcomes {
+    let counters = Arc::new(RuleCounters::new(1, 100));
+    let mut compiled = policy([]);
+    for (number, endpoint) in (0..).zip(endpoints) {
+        let of = endpoint.as_ref().map(|of| Arc::new(of.compiled(number)));
+        compiled.interfaces[usize::from(number)] = of;
+    }
+    compiled.counters = Some(Arc::clone(&counters));
+    let mut gateway = if six {
+        Gateway::ip6(compiled.clone())
+    } else {
+        Gateway::ip4(compiled.clone())
+    };
+    if general {
+        gateway.publish_general(compiled);
+    }
+    let mut out = Vec::new();
+    for frame in packets.chunks(at_once) {
+        let frame = frame.iter().map(|packet| TestPacket {
+            bytes: packet.bytes(six),
+            interface: packet.from,
+            ..TestPacket::default()
+        });
+        let passed = gateway.harness.run(frame.collect());
+        out.extend(
+            passed
+                .into_iter()
+                .map(|out| (out.node, out.packet.interface, out.packet.bytes)),
+        );
+    }
+    out.sort();
+    let mut drops = gateway.harness.drops();
+    drops.sort_unstable();
+    gateway.finish();
+    let counted = (0..100).map(|rule| counters.value(RuleId(rule)));
+    (out, drops, format!("{:?}", counted.collect::<Vec<_>>()))
+}
+
+/// An access list on what it receives at most.
+fn plain_port() -> impl Strategy<Value = Endpoint> {
+    let reflects = prop::sample::subsequence(vec![1, 2, 3, 4, 77], 0..5);
+    let list = prop::option::weighted(0.8, (list(false), reflects));
+    list.prop_map(|list| Endpoint {
+        kind: EndpointKind::None,
+        closed: false,
+        own_source: false,
+        normal: [None, None],
+        forward: [None, None],
+        pre_dnat: None,
+        untracked: None,
+        access: [list, None],
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(100))]
+    /// Packets that come alone and packets that come together, with and without the short way for access lists.
+    #[test]
+    fn every_way_through_says_and_counts_the_same(
+        endpoints in prop_oneof![
+            prop::collection::vec(prop::option::weighted(0.8, plain_port()), 4),
+            prop::collection::vec(prop::option::weighted(0.8, endpoint()), 4),
+        ],
+        packets in prop::collection::vec(packet(), 1..400),
+        at_once in 2usize..256,
+        six: bool,
+    ) {
+        let expected = outcomes(&endpoints, &packets, (six, true, 1));
+        for way in [(six, false, 1), (six, true, at_once), (six, false, at_once)] {
+            prop_assert_eq!(&outcomes(&endpoints, &packets, way), &expected, "{:?}", way);
+        }
+    }
+}

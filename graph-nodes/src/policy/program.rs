@@ -87,6 +87,25 @@ pub struct Program {
     end: Judgement,
 }
 
+/// Memory for judging many packets at once.
+pub(super) struct Scratch<A> {
+    found: Box<[u32]>,
+    /// Packets that all stages so far let pass on, and their keys.
+    waiting: Box<[u16]>,
+    keys: Box<[Key<A>]>,
+}
+
+impl<A: JudgedAddress> Scratch<A> {
+    /// For at most `count` packets, 65,536 of them at the most.
+    pub(super) fn new(count: usize) -> Self {
+        Self {
+            found: vec![NO_MATCH; count].into(),
+            waiting: vec![0; count].into(),
+            keys: vec![Key::default(); count].into(),
+        }
+    }
+}
+
 /// Families that a [`Stage`] has a classifier for.
 pub trait JudgedAddress: Address {
     /// The stage's classifier for the family.
@@ -135,6 +154,25 @@ impl Stage {
         self.ip4.extend(sets);
         self.ip6.extend(sets);
     }
+
+    /// What is done with a packet whose first matching rule this is.
+    #[inline(always)]
+    fn decision(&self, index: u32) -> Decision {
+        match index {
+            NO_MATCH => self.end,
+            index => self.decisions[index as usize],
+        }
+    }
+}
+
+impl Decision {
+    /// The verdict, where the next stage is not asked.
+    #[inline(always)]
+    fn judgement(self) -> Option<Judgement> {
+        let allow = self.outcome == Outcome::Allow;
+        let rule = self.rule;
+        (self.outcome != Outcome::Pass).then_some(Judgement { allow, rule })
+    }
 }
 
 impl Program {
@@ -154,21 +192,66 @@ impl Program {
     /// Judges a packet. One classifier walk per stage that it comes to.
     pub fn judge<A: JudgedAddress>(&self, key: &Key<A>) -> Judgement {
         for stage in &self.stages {
-            let decision = match A::classifier(stage).classify_one(key) {
-                NO_MATCH => stage.end,
-                index => stage.decisions[index as usize],
-            };
-            match decision.outcome {
-                Outcome::Pass => {}
-                outcome => {
-                    return Judgement {
-                        allow: outcome == Outcome::Allow,
-                        rule: decision.rule,
-                    };
-                }
+            let decision = stage.decision(A::classifier(stage).classify_one(key));
+            if let Some(judgement) = decision.judgement() {
+                return judgement;
             }
         }
         self.end
+    }
+
+    /// Judges many packets: `out`, as long as `keys`, gets what [`judge`](Self::judge) says of each. Each stage classifies all
+    /// that come to it at once. As many as the scratch was made for.
+    pub(super) fn judge_all<A: JudgedAddress>(
+        &self,
+        keys: &[Key<A>],
+        out: &mut [Judgement],
+        scratch: &mut Scratch<A>,
+    ) {
+        let Some((first, others)) = self.stages.split_first() else {
+            out.fill(self.end);
+            return;
+        };
+        let Scratch {
+            found,
+            waiting,
+            keys: gathered,
+        } = scratch;
+        let count = keys.len().min(out.len()).min(found.len());
+        A::classifier(first).classify(&keys[..count], &mut found[..count]);
+        if others.is_empty() {
+            for (out, index) in out.iter_mut().zip(&found[..count]) {
+                *out = first.decision(*index).judgement().unwrap_or(self.end);
+            }
+            return;
+        }
+        let mut left = 0;
+        for (at, (out, index)) in out.iter_mut().zip(&found[..count]).enumerate() {
+            let judgement = first.decision(*index).judgement();
+            waiting[left] = at as u16;
+            left += usize::from(judgement.is_none());
+            *out = judgement.unwrap_or(self.end);
+        }
+        for stage in others {
+            if left == 0 {
+                return;
+            }
+            let asked = left;
+            for (key, at) in gathered.iter_mut().zip(&waiting[..asked]) {
+                *key = keys[usize::from(*at)];
+            }
+            A::classifier(stage).classify(&gathered[..asked], &mut found[..asked]);
+            left = 0;
+            for slot in 0..asked {
+                let at = waiting[slot];
+                let judgement = stage.decision(found[slot]).judgement();
+                waiting[left] = at;
+                left += usize::from(judgement.is_none());
+                if let Some(judgement) = judgement {
+                    out[usize::from(at)] = judgement;
+                }
+            }
+        }
     }
 
     /// Calls `log` for each rule that logs this packet, in order. Linear in those rules, of which there are few: most programs
@@ -186,11 +269,7 @@ impl Program {
                     log(rule.rule);
                 }
             }
-            let decision = match index {
-                NO_MATCH => stage.end,
-                index => stage.decisions[index as usize],
-            };
-            if decision.outcome != Outcome::Pass {
+            if stage.decision(index).outcome != Outcome::Pass {
                 return;
             }
         }
@@ -241,6 +320,20 @@ mod tests {
         (ip4.allow, ip4.rule.0)
     }
 
+    /// Any number of packets at once are judged as one by one.
+    fn judge_all<A: JudgedAddress>(program: &Program, address: impl Fn(u8) -> A) {
+        let mut scratch = Scratch::new(200);
+        for count in [0, 1, 3, 31, 64, 200] {
+            let protocol = |at: usize| 49 + (at * 7 % 6) as u8;
+            let key = |at| Key::opaque(address(1), address(2), protocol(at));
+            let keys: Vec<Key<A>> = (0..count).map(key).collect();
+            let mut out = vec![Judgement::UNDECIDED; count];
+            program.judge_all(&keys, &mut out, &mut scratch);
+            let one_by_one: Vec<_> = keys.iter().map(|key| program.judge(key)).collect();
+            assert_eq!(out, one_by_one);
+        }
+    }
+
     #[test]
     fn pass_leads_to_the_next_stage_and_the_end_decides_about_the_rest() {
         let first = stage(
@@ -263,8 +356,12 @@ mod tests {
         assert_eq!(judge(&program, 51), (false, 5));
         assert_eq!(judge(&program, 52), (false, 4));
         assert_eq!(judge(&program, 53), (true, 7));
+        judge_all(&program, u32::from);
+        judge_all(&program, u128::from);
+        judge_all(&Program::new(Vec::new(), end), u32::from);
         let closed = Program::new(vec![stage(&[], Vec::new(), Outcome::Deny)], end);
         assert_eq!(judge(&closed, 50), (false, 99));
+        judge_all(&closed, u32::from);
     }
 
     #[test]
