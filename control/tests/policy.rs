@@ -217,7 +217,7 @@ fn key<A: tables::acl::Address>(source: A, destination: A, packet: &Packet) -> K
 /// host endpoint for all interfaces among them.
 #[test]
 fn interfaces_enforce_what_the_reference_says() {
-    let states = if cfg!(debug_assertions) { 40 } else { 600 };
+    let states = if cfg!(debug_assertions) { 40 } else { 200 };
     let (mut workloads, mut hosts) = (BTreeMap::new(), BTreeMap::new());
     for seed in 0..states {
         let state = state(seed, 1 + usize::try_from(seed % 12).unwrap());
