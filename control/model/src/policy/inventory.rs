@@ -119,13 +119,18 @@ impl Changed {
         next: &BTreeMap<K, V>,
         id: impl Fn(&K) -> ResourceId,
     ) {
+        // Both are sorted, so that walking them side by side takes the place of looking names up.
+        let mut old = previous.iter().peekable();
         for (name, object) in next {
-            if previous.get(name) != Some(object) {
+            while let Some((gone, _)) = old.next_if(|(other, _)| *other < name) {
+                self.deleted.push(id(gone));
+            }
+            let same = old.next_if(|(other, _)| *other == name);
+            if same.is_none_or(|(_, before)| before != object) {
                 self.upserted.push(id(name));
             }
         }
-        let gone = previous.keys().filter(|name| !next.contains_key(*name));
-        self.deleted.extend(gone.map(id));
+        self.deleted.extend(old.map(|(gone, _)| id(gone)));
     }
 }
 
