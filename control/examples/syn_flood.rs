@@ -248,20 +248,18 @@ fn main() -> Result<(), Failure> {
 }
 
 async fn flood(client: &mut Client, gateway: &Gateway, missed: &AtomicU64) -> Result<(), Failure> {
-    client
-        .upsert(parse(&(list(0, true) + &list(1, true)))?)
-        .await?;
-    client
-        .upsert(parse(&(interface(0) + &interface(1)))?)
-        .await?;
+    let hosts = interface(0) + &interface(1) + &list(0, true) + &list(1, true);
+    client.upsert(parse(&hosts)?).await?;
     // Every connection has had its packets in both directions by then.
     tokio::time::sleep(Duration::from_secs(1)).await;
     client
-        .upsert(parse(&(list(0, false) + &list(1, false) + &list(2, true)))?)
+        .upsert(parse(&(list(0, false) + &list(1, false)))?)
         .await?;
     report("connections alone", gateway, missed).await;
     let before = memory();
-    client.upsert(parse(&interface(2))?).await?;
+    client
+        .upsert(parse(&(interface(2) + &list(2, true)))?)
+        .await?;
     tokio::time::sleep(Duration::from_secs(1)).await;
     let full = memory();
     report("with the flood", gateway, missed).await;

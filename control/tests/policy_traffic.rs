@@ -31,7 +31,7 @@ struct Wire {
     out: Mutex<Vec<Vec<u8>>>,
 }
 
-/// Packets come in bursts, by number, at most one each 25 microseconds.
+/// Packets come in bursts, by number, at most one each 100 microseconds.
 struct Source {
     wire: Arc<Wire>,
     burst: Option<Arc<Burst>>,
@@ -41,7 +41,7 @@ struct Source {
 impl Queue for Source {
     fn rx(&mut self, frame: &mut Frame, max: usize, buffers: &mut Buffers) -> usize {
         let Some(burst) = &self.burst else { return 0 };
-        if self.last.elapsed() < Duration::from_micros(25) {
+        if self.last.elapsed() < Duration::from_micros(100) {
             return 0;
         }
         let packets = burst(self.wire.sent.load(Ordering::Acquire));

@@ -10,7 +10,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
-use graph_nodes::policy::{AccessProgram, EGRESS, INGRESS, Lists};
+use graph_nodes::policy::{EGRESS, INGRESS, Lists};
 use model::policy::{
     AccessDirection, Direction, EndpointToHost, NamespacedName, PolicyId, PolicyState, ResourceId,
     ResourceKind,
@@ -22,7 +22,7 @@ use super::programs::{Access, Programs, Source};
 use super::reasons::Reasons;
 use super::sets::{Item, ItemChange, ItemId, Items, Sets};
 use super::tables::{Learnt, SetTables};
-use super::{CompiledPolicy, Endpoint};
+use super::{AccessPrograms, CompiledPolicy, Endpoint};
 
 /// The programs of an endpoint, by what they are made of.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,7 +78,7 @@ pub(super) struct Index {
     access: Access,
     workloads: Arc<BTreeMap<NamespacedName, Endpoint>>,
     hosts: Arc<BTreeMap<Box<str>, Endpoint>>,
-    access_programs: Arc<BTreeMap<Box<str>, [Option<Arc<AccessProgram>>; 2]>>,
+    access_programs: Arc<AccessPrograms>,
 }
 
 /// What is different about a state.

@@ -70,6 +70,9 @@ pub struct Endpoint {
     pub drops_to_host: bool,
 }
 
+/// By interface: on its input, and on its output.
+pub type AccessPrograms = BTreeMap<Box<str>, [Option<Arc<AccessProgram>>; 2]>;
+
 /// A state, compiled.
 #[derive(Clone, Debug)]
 pub struct CompiledPolicy {
@@ -80,7 +83,7 @@ pub struct CompiledPolicy {
     /// By name.
     pub hosts: Arc<BTreeMap<Box<str>, Endpoint>>,
     /// By interface: on its input, and on its output.
-    pub access: Arc<BTreeMap<Box<str>, [Option<Arc<AccessProgram>>; 2]>>,
+    pub access: Arc<AccessPrograms>,
     /// How many programs the endpoints share.
     pub programs: usize,
 }
