@@ -3,7 +3,8 @@
 //! policy-based packet forwarding", 1998; long rows with summaries as in Baboescu and Varghese, 2001.)
 //!
 //! A field that no rule looks at has no rows. Keys are resolved in groups, field by field, so that the
-//! searches of neighbouring keys overlap.
+//! searches of neighbouring keys overlap. Addresses come first: where the first rule that is left looks at
+//! nothing else, for every key of a group, the other fields are not searched.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -41,6 +42,9 @@ pub(super) struct BitVectors<A: Address> {
     source_port: Option<Arc<Intervals<u16>>>,
     destination_port: Option<Arc<Intervals<u16>>>,
     classes: ClassFields,
+    /// Bits of rules that look at the source address at most, and of those that look at addresses at most. Empty where the
+    /// rows of these fields are not stored by rank.
+    settled: [Arc<[u64]>; 2],
 }
 
 /// Rows by classes of sets.
@@ -136,12 +140,36 @@ impl<A: Address> BitVectors<A> {
                 .then(|| Classes::new(shape, &numbers, all, ClassPart::DestinationPort, sets))
                 .flatten(),
         };
+        let source = address(|rule| &rule.source).map(Arc::new);
+        let destination = address(|rule| &rule.destination).map(Arc::new);
+        let by_rank = |field: &Option<Arc<Intervals<A>>>| {
+            let stored = |field: &Arc<Intervals<A>>| !field.direct.is_empty();
+            field.as_ref().is_none_or(stored)
+        };
+        let settled = |known: bool, looks_no_further: &dyn Fn(&Lowered<A>) -> bool| {
+            let mut bits = vec![0; if known { shape.words } else { 0 }];
+            for (bit, rule) in rules.iter().enumerate() {
+                if known && looks_no_further(rule) {
+                    set(&mut bits, bit);
+                }
+            }
+            Arc::from(bits)
+        };
+        let settled = [
+            settled(by_rank(&source), &|rule| {
+                rule.looks_at_addresses_only() && rule.destination.any_address()
+            }),
+            settled(by_rank(&source) && by_rank(&destination), &|rule| {
+                rule.looks_at_addresses_only()
+            }),
+        ];
         Self {
             shape,
             rules: Arc::clone(all),
+            settled,
             in_place: numbers.iter().enumerate().all(|(bit, &n)| bit as u32 == n),
-            source: address(|rule| &rule.source).map(Arc::new),
-            destination: address(|rule| &rule.destination).map(Arc::new),
+            source,
+            destination,
             protocol: Protocol::new(shape, &rules).map(Arc::new),
             icmp: icmp.map(Arc::new),
             source_port: port_field(shape, &rules, |rule| &rule.source, by_source_port)
@@ -234,9 +262,15 @@ impl<A: Address> BitVectors<A> {
         let mut class_places = [0; GROUP];
         if let Some(field) = &self.source {
             field.and(keys, |key| key.source, |_| true, rows);
+            if self.are_settled(0, rows) {
+                return self.finish(rows, out);
+            }
         }
         if let Some(field) = &self.destination {
             field.and(keys, |key| key.destination, |_| true, rows);
+            if self.are_settled(1, rows) {
+                return self.finish(rows, out);
+            }
         }
         if let Some(field) = &self.icmp {
             let is_icmp = |key: &Key<A>| key.layer4 == Layer4::Icmp;
@@ -274,6 +308,38 @@ impl<A: Address> BitVectors<A> {
                 }
             },
         );
+        self.finish(rows, out);
+    }
+
+    /// Whether in every row the lowest bit is one of those settled behind this address, or there is none.
+    #[inline(always)]
+    fn are_settled<const W: usize>(&self, address: usize, rows: &[[u64; W]]) -> bool {
+        let Some(settled) = self.settled[address].first_chunk::<W>() else {
+            return false;
+        };
+        if *settled == [0; W] {
+            return false;
+        }
+        // Rules that look further and stand in front of all others of their row.
+        let mut open = 0;
+        for row in rows {
+            let mut below = 0;
+            for word in 0..W {
+                let lowest = row[word] & row[word].wrapping_neg();
+                open |= if below == 0 {
+                    lowest & !settled[word]
+                } else {
+                    0
+                };
+                below |= row[word];
+            }
+        }
+        open == 0
+    }
+
+    /// The lowest bit of each row is the first rule that matches.
+    #[inline(always)]
+    fn finish<const W: usize>(&self, rows: &[[u64; W]], out: &mut [u32]) {
         for (out, row) in out.iter_mut().zip(rows) {
             // From the last word to the first: the lowest bit is what remains.
             let mut first = NO_MATCH;

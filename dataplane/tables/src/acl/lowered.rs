@@ -87,6 +87,12 @@ impl<A: Address> Lowered<A> {
         side(&self.source) || side(&self.destination) || !self.services.is_empty()
     }
 
+    /// Whether nothing but the addresses themselves decides.
+    pub fn looks_at_addresses_only(&self) -> bool {
+        let any_protocol = self.protocols.len() == 256;
+        any_protocol && !self.uses_sets() && !self.needs_ports && self.icmp.is_none()
+    }
+
     /// As [`Rule::matches`].
     pub fn matches(&self, key: &Key<A>, sets: &SetClasses) -> bool {
         let sides = [
