@@ -1,5 +1,5 @@
-//! The rule classifier: CSIT's access lists and ClassBench-shaped lists. Prints, before criterion's figures,
-//! compile time, memory and the best time per lookup of each list.
+//! The rule classifier: CSIT's access lists and ClassBench-shaped lists, and single changes to long lists. Prints, before criterion's
+//! figures of lookups, compile time, memory and the best time per lookup of each list.
 
 use std::{
     hint::black_box,
@@ -9,8 +9,8 @@ use std::{
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use tables::acl::{
-    Classifier, Key, Rule, SetClasses, Tier,
-    generate::{Shape, csit, csit_trace, rules, trace},
+    Classifier, Key, Rule, RuleList, SetClasses, Tier,
+    generate::{Random, Shape, csit, csit_trace, rules, trace},
 };
 
 /// Keys of one call: what a worker has in hand.
@@ -98,5 +98,41 @@ fn lookups(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, lookups);
+/// A rule in the place of another, and the classifier that has it; 1 or 200 rules wait for a new base.
+fn changes(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("acl-change");
+    group
+        .sample_size(10)
+        .warm_up_time(Duration::from_millis(200));
+    group.measurement_time(Duration::from_millis(500));
+    for n in [10_000, 100_000] {
+        let tagged: Vec<(Rule, u32)> = rules(Shape::Acl1, n, 1).into_iter().zip(0..).collect();
+        let spare = rules(Shape::Acl1, 200, 3);
+        let list = RuleList::<u32>::new(tagged, Arc::default());
+        for pending in [1, 200] {
+            let mut list = list.clone();
+            let mut random = Random::new(4);
+            let places: Vec<usize> = spare[..pending]
+                .iter()
+                .filter_map(|rule| {
+                    let place = random.below(n as u32) as usize;
+                    list.replace(place, rule.clone(), 0).ok().map(|()| place)
+                })
+                .collect();
+            let mut turn = 0;
+            let name = format!("{n}-rules-{pending}-pending");
+            group.bench_function(BenchmarkId::from_parameter(name), |bencher| {
+                bencher.iter(|| {
+                    turn += 1;
+                    let (place, rule) = (places[turn % places.len()], &spare[turn % spare.len()]);
+                    let changed = list.replace(place, rule.clone(), turn as u32);
+                    (changed, list.snapshot())
+                });
+            });
+        }
+    }
+    group.finish();
+}
+
+criterion_group!(benches, lookups, changes);
 criterion_main!(benches);

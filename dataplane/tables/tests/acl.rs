@@ -523,6 +523,33 @@ fn large_lists_agree_with_the_twin() {
     }
 }
 
+/// More rules than ranks in nodes, in an order in which general ones stand in front as well; groups of every length.
+#[test]
+fn rules_beyond_the_ranks_agree_with_the_twin() {
+    let sets = Arc::default();
+    for shape in Shape::ALL {
+        let mut list = rules(shape, 40_000, 11);
+        let mut random = Random::new(12);
+        for at in (1..list.len()).rev() {
+            list.swap(at, random.below(at as u32 + 1) as usize);
+        }
+        let keys = trace(&list, 200, 13);
+        let mut expected = vec![0; keys.len()];
+        Linear::new(&list, &sets).classify(&keys, &mut expected);
+        let classifier = Classifier::with_tier(&list, &sets, Tier::Trees);
+        let mut from = 0;
+        for len in [1, 2, 3, 4, 5, 63, 64, 65, 200] {
+            let to = (from + len).min(keys.len());
+            let mut out = vec![0; to - from];
+            classifier.classify(&keys[from..to], &mut out);
+            assert_eq!(out, expected[from..to], "{shape:?}, {len} keys");
+            from = if to == keys.len() { 0 } else { to };
+        }
+        let lengths = classifier.lengths(&keys);
+        assert!(!lengths.is_empty() && lengths.iter().any(|&(_, blocks)| blocks > 0.0));
+    }
+}
+
 #[derive(Clone, Debug)]
 enum Step {
     Insert(usize, Box<Rule>),
@@ -664,7 +691,7 @@ fn the_overlay_has_an_end() {
     );
     // A rebuild that a later one overtook is not adopted.
     let (early, late) = (list.rebuild().run(), list.rebuild().run());
-    assert!(!list.adopt(early) && list.adopt(late));
+    assert!(list.exchange(early).is_none() && list.exchange(late).is_some());
     list.insert(0, Rule::default(), 7).unwrap();
     assert_eq!(list.snapshot().classify_one(&Key::opaque(1, 2, 3)), 7);
 }

@@ -14,7 +14,7 @@ use super::{
     classes::{ClassMembership, SetClasses},
     key::{Address, Key, Layer4},
     live::Live,
-    lowered::{Lowered, LoweredSide, Ports},
+    lowered::{Kept, Lowered, LoweredSide, Ports},
     rows::{Rows, Shape},
     rule::SetId,
     spans::Span,
@@ -34,7 +34,8 @@ pub(super) struct BitVectors<A: Address> {
     /// Whether bit and number are the same.
     in_place: bool,
     // Behind an `Arc` is what does not change when classes are added.
-    rules: Arc<[Option<Lowered<A>>]>,
+    /// Those that refer to sets.
+    rules: Arc<Kept<A>>,
     source: Option<Arc<Intervals<A>>>,
     destination: Option<Arc<Intervals<A>>>,
     protocol: Option<Arc<Protocol>>,
@@ -103,7 +104,7 @@ type Places = [u32; GROUP];
 
 impl<A: Address> BitVectors<A> {
     /// Over the rules of `all` whose numbers are in `numbers`, ascending.
-    pub fn new(all: &Arc<[Option<Lowered<A>>]>, numbers: Vec<u32>, sets: &SetClasses) -> Self {
+    pub fn new(all: &[Option<Lowered<A>>], numbers: Vec<u32>, sets: &SetClasses) -> Self {
         let shape = Shape::new(numbers.len());
         let rules: Vec<&Lowered<A>> = numbers
             .iter()
@@ -130,6 +131,12 @@ impl<A: Address> BitVectors<A> {
             |rule| rule.icmp.is_none(),
             |rule| rule.icmp.as_deref().unwrap_or(&[]),
         );
+        let uses_sets = |number: &u32| {
+            all[*number as usize]
+                .as_ref()
+                .is_some_and(Lowered::uses_sets)
+        };
+        let with_sets = Kept::new(all, numbers.iter().copied().filter(uses_sets).collect());
         let classes = ClassFields {
             source: Classes::new(shape, &numbers, all, ClassPart::SourceAddress, sets),
             destination: Classes::new(shape, &numbers, all, ClassPart::DestinationAddress, sets),
@@ -165,8 +172,8 @@ impl<A: Address> BitVectors<A> {
         ];
         Self {
             shape,
-            rules: Arc::clone(all),
             settled,
+            rules: Arc::new(with_sets),
             in_place: numbers.iter().enumerate().all(|(bit, &n)| bit as u32 == n),
             source,
             destination,
@@ -202,7 +209,8 @@ impl<A: Address> BitVectors<A> {
             return None;
         }
         let mut extended = self.clone();
-        let (numbers, rules) = (&extended.numbers, &extended.rules);
+        let numbers = &extended.numbers;
+        let rule_of = |number| extended.rules.rule(number);
         let classes = &mut extended.classes;
         for (field, part) in [
             (&mut classes.source, ClassPart::SourceAddress),
@@ -211,7 +219,7 @@ impl<A: Address> BitVectors<A> {
             (&mut classes.destination_port, ClassPart::DestinationPort),
         ] {
             if let Some(field) = field {
-                field.extend(numbers, rules, part, sets);
+                field.extend(numbers, rule_of, part, sets);
             }
         }
         Some(extended)
@@ -798,14 +806,19 @@ impl Classes {
             base,
             users,
         };
-        field.extend(numbers, rules, part, sets);
+        field.extend(
+            numbers,
+            |number| rules[number as usize].as_ref(),
+            part,
+            sets,
+        );
         Some(field)
     }
 
-    fn extend<A: Address>(
+    fn extend<'a, A: Address>(
         &mut self,
         numbers: &[u32],
-        rules: &[Option<Lowered<A>>],
+        rule_of: impl Fn(u32) -> Option<&'a Lowered<A>>,
         part: ClassPart,
         sets: &SetClasses,
     ) {
@@ -834,7 +847,7 @@ impl Classes {
                 row.copy_from_slice(&self.base);
                 for set in own {
                     for &bit in &self.users[set] {
-                        if let Some(rule) = &rules[numbers[bit as usize] as usize] {
+                        if let Some(rule) = rule_of(numbers[bit as usize]) {
                             let bits = part.evaluate(rule, class, sets);
                             write(&mut row, self.rows.shape, bit as usize, bits);
                         }

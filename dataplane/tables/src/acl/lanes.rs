@@ -1,8 +1,8 @@
 //! Rules as boxes that fit vector lanes, eight to a block, and tier 0: all of them compared at once.
 //!
 //! ```text
-//! Block<2> (IPv4), three lines: │ value: source, destination │ low, high: ports │ rule │ shift, protocol, its mask │
-//!                                 2 x 8 x 4 B                  2 x 8 x 4 B        32 B    2 x 8 + 8 + 8 B
+//! Block<2, 1> (IPv4), three lines: │ value: source, destination │ low, high: ports │ rule │ shifts, protocol, its mask │
+//!                                    2 x 8 x 4 B                  2 x 8 x 4 B        32 B    8 x (2 + 1 + 1) B
 //! ```
 //!
 //! A box is a prefix of each address, a range of each port and one or every protocol. Most rules are one
@@ -16,7 +16,7 @@ use super::{
     classes::SetClasses,
     key::{Address, Key, Layer4},
     live::Live,
-    lowered::{Lowered, LoweredSide},
+    lowered::{Kept, Lowered, LoweredSide},
     simd::matching_lanes,
     spans::{Point, Span},
 };
@@ -27,20 +27,18 @@ pub(super) const BLOCK: usize = 8;
 /// Set in a lane's rule number if a hit must be checked against the rule itself.
 const CHECK: u32 = 1 << 31;
 
-/// Eight boxes over addresses of `W / 2` words each.
+/// Eight boxes over addresses of `W / 2` words each; `P` is a quarter of `W + 2`, rounded up.
 #[derive(Clone, Debug)]
 #[repr(C, align(64))]
-pub struct Block<const W: usize> {
+pub struct Block<const W: usize, const P: usize> {
     pub(super) value: [[u32; BLOCK]; W],
     /// Lowest source port in the upper half, lowest destination port in the lower.
     pub(super) low: [u32; BLOCK],
     pub(super) high: [u32; BLOCK],
     pub(super) rule: [u32; BLOCK],
-    /// How many low bits of each word do not matter; 32: none does.
-    pub(super) shift: [[u8; BLOCK]; W],
-    pub(super) protocol: [u8; BLOCK],
-    /// 0 if the protocol does not matter, else 255.
-    pub(super) protocol_mask: [u8; BLOCK],
+    /// Bytes, four to a word, the lowest first: for each word of `value`, how many low bits of it do not matter (32: none does);
+    /// then the protocol; then 255 if the protocol matters, else 0.
+    pub(super) bytes: [[u32; BLOCK]; P],
 }
 
 /// A packet in the form that lanes are compared with.
@@ -98,7 +96,7 @@ pub struct Bounds<A> {
 macro_rules! lanes {
     ($int:ty, $words:literal, $filled:literal) => {
         impl Lanes for $int {
-            type Block = Block<{ 2 * $words }>;
+            type Block = Block<{ 2 * $words }, { (2 * $words + 2usize).div_ceil(4) }>;
             type Probe = Probe<$filled>;
 
             const EMPTY: Self::Block = Block::EMPTY;
@@ -149,7 +147,7 @@ macro_rules! lanes {
                     {
                         block.value[at][lane] = (address >> down) as u32;
                         let fixed = len.saturating_sub(32 * word as u32).min(32);
-                        block.shift[at][lane] = (32 - fixed) as u8;
+                        block.set_byte(at, lane, (32 - fixed) as u8);
                     }
                 }
                 let pack = |source: u16, destination: u16| {
@@ -157,8 +155,9 @@ macro_rules! lanes {
                 };
                 block.low[lane] = pack(bounds.source_ports.0, bounds.destination_ports.0);
                 block.high[lane] = pack(bounds.source_ports.1, bounds.destination_ports.1);
-                block.protocol[lane] = bounds.protocol.unwrap_or(0);
-                block.protocol_mask[lane] = if bounds.protocol.is_some() { 255 } else { 0 };
+                block.set_byte(2 * $words, lane, bounds.protocol.unwrap_or(0));
+                let matters = if bounds.protocol.is_some() { 255 } else { 0 };
+                block.set_byte(2 * $words + 1, lane, matters);
                 block.rule[lane] = bounds.rule | if bounds.exact { 0 } else { CHECK };
             }
         }
@@ -168,17 +167,26 @@ macro_rules! lanes {
 lanes!(u32, 1, 4);
 lanes!(u128, 4, 16);
 
-impl<const W: usize> Block<W> {
+impl<const W: usize, const P: usize> Block<W, P> {
     /// Lanes that match nothing: their port ranges end before they begin.
     pub(super) const EMPTY: Self = Self {
         value: [[0; BLOCK]; W],
         low: [u32::MAX; BLOCK],
         high: [0; BLOCK],
         rule: [0; BLOCK],
-        shift: [[0; BLOCK]; W],
-        protocol: [0; BLOCK],
-        protocol_mask: [0; BLOCK],
+        bytes: [[0; BLOCK]; P],
     };
+
+    /// Byte `at` of `lane` in [`bytes`](Self::bytes).
+    pub(super) fn byte(&self, at: usize, lane: usize) -> u8 {
+        self.bytes[at / 4][lane].to_le_bytes()[at % 4]
+    }
+
+    fn set_byte(&mut self, at: usize, lane: usize, byte: u8) {
+        let shift = 8 * (at % 4);
+        let word = &mut self.bytes[at / 4][lane];
+        *word = *word & !(0xff << shift) | u32::from(byte) << shift;
+    }
 }
 
 /// `boxes` in blocks, in their order.
@@ -358,11 +366,22 @@ fn hull<T: Point>(spans: &[Span<T>]) -> Span<T> {
 /// What a hit in a lane is checked against.
 #[derive(Clone, Debug)]
 pub(super) struct Checks<A> {
-    pub rules: Arc<[Option<Lowered<A>>]>,
+    /// Those that are not the same as their boxes.
+    pub rules: Arc<Kept<A>>,
     pub sets: Arc<SetClasses>,
 }
 
 impl<A: Address> Checks<A> {
+    /// For `boxes` of the rules `all`.
+    pub fn new(all: &[Option<Lowered<A>>], boxes: &[Bounds<A>], sets: &Arc<SetClasses>) -> Self {
+        let inexact = boxes.iter().filter(|bounds| !bounds.exact);
+        let rules = Kept::new(all, inexact.map(|bounds| bounds.rule).collect());
+        Self {
+            rules: Arc::new(rules),
+            sets: Arc::clone(sets),
+        }
+    }
+
     /// The rule of the first lane of `lanes` (a bit each, from `blocks[0]` on) that really matches.
     #[inline(always)]
     pub fn first(&self, blocks: &[A::Block], mut lanes: u64, key: &Key<A>, live: Live<'_>) -> u32 {
@@ -387,9 +406,7 @@ impl<A: Address> Checks<A> {
             return None;
         }
         let matches = rule & CHECK == 0
-            || self.rules[number as usize]
-                .as_ref()
-                .is_some_and(|rule| rule.matches(key, &self.sets));
+            || (self.rules.rule(number)).is_some_and(|rule| rule.matches(key, &self.sets));
         matches.then_some(number)
     }
 }
@@ -405,10 +422,10 @@ impl<A: Address> Brute<A> {
     /// Most boxes.
     pub const LANES: usize = 64;
 
-    /// `None` if the rules make more than `most` boxes, at most [`LANES`](Self::LANES).
-    pub fn new(checks: Checks<A>, most: usize) -> Option<Self> {
+    /// `None` if `rules` make more than `most` boxes, at most [`LANES`](Self::LANES).
+    pub fn new(rules: &[Option<Lowered<A>>], sets: &Arc<SetClasses>, most: usize) -> Option<Self> {
         let mut boxes = Vec::new();
-        for (number, rule) in checks.rules.iter().enumerate() {
+        for (number, rule) in rules.iter().enumerate() {
             let Some(rule) = rule else { continue };
             boxes.extend(boxes_of(rule, number as u32, BLOCK));
             if boxes.len() > most.min(Self::LANES) {
@@ -417,7 +434,7 @@ impl<A: Address> Brute<A> {
         }
         Some(Self {
             blocks: blocks_of(&boxes),
-            checks,
+            checks: Checks::new(rules, &boxes, sets),
         })
     }
 
@@ -447,6 +464,6 @@ impl<A: Address> Brute<A> {
     }
 
     pub fn bytes(&self) -> usize {
-        size_of_val(&self.blocks[..])
+        size_of_val(&self.blocks[..]) + self.checks.rules.bytes()
     }
 }

@@ -129,6 +129,40 @@ impl<A: Address> Lowered<A> {
     }
 }
 
+/// The rules that are looked at again after compilation; the others are not kept.
+#[derive(Clone, Debug)]
+pub(super) struct Kept<A> {
+    /// Ascending.
+    numbers: Box<[u32]>,
+    rules: Box<[Lowered<A>]>,
+}
+
+impl<A: Address> Kept<A> {
+    /// Those of `all` whose numbers are in `numbers`, in any order, several times or not.
+    pub fn new(all: &[Option<Lowered<A>>], mut numbers: Vec<u32>) -> Self {
+        numbers.retain(|&number| all[number as usize].is_some());
+        numbers.sort_unstable();
+        numbers.dedup();
+        Self {
+            rules: (numbers.iter())
+                .filter_map(|&number| all[number as usize].clone())
+                .collect(),
+            numbers: numbers.into(),
+        }
+    }
+
+    /// Rule `number`, if it was kept.
+    pub fn rule(&self, number: u32) -> Option<&Lowered<A>> {
+        let at = self.numbers.binary_search(&number).ok()?;
+        self.rules.get(at)
+    }
+
+    /// Bytes, without the lists of long rules.
+    pub fn bytes(&self) -> usize {
+        size_of_val(&self.numbers[..]) + size_of_val(&self.rules[..])
+    }
+}
+
 impl<A: Address> LoweredSide<A> {
     fn new(side: &Side) -> Option<Self> {
         // Calico's family filter: a list without an entry of this family can never be met.

@@ -18,6 +18,7 @@ mod bit_vectors;
 mod borders;
 mod classes;
 pub mod generate;
+mod growth;
 mod key;
 mod lanes;
 mod live;
@@ -34,12 +35,14 @@ use std::sync::Arc;
 
 pub use classes::{ClassMembership, SetClasses};
 pub use key::{Address, Family, Key, Layer4, PORT_PROTOCOLS};
-pub use overlay::{EditError, LayeredClassifier, OVERLAY_RULES, Rebuild, Rebuilt, RuleList};
+pub use overlay::{
+    EditError, LayeredClassifier, OVERLAY_RULES, Rebuild, Rebuilt, Retired, RuleList,
+};
 pub use rule::{Icmp, PortRange, PortRangeError, Prefix, Protocols, Rule, SetId, Side};
 
 use self::{
     bit_vectors::BitVectors,
-    lanes::{Brute, Checks},
+    lanes::Brute,
     live::Live,
     lowered::Lowered,
     tree::{Trees, suits},
@@ -109,7 +112,7 @@ impl<A: Address> Classifier<A> {
     ) -> Self {
         let len = rules.len();
         assert!(len < 1 << 31, "a rule number has 31 bits");
-        let lowered: Arc<[Option<Lowered<A>>]> = rules.map(Lowered::new).collect();
+        let lowered: Vec<Option<Lowered<A>>> = rules.map(Lowered::new).collect();
         let with_sets = lowered.iter().flatten().any(Lowered::uses_sets);
         let brute = match tier {
             Tier::Automatic if with_sets => 0,
@@ -117,13 +120,9 @@ impl<A: Address> Classifier<A> {
             Tier::Brute => Brute::<A>::LANES,
             Tier::BitVectors | Tier::Trees => 0,
         };
-        let checks = || Checks {
-            rules: Arc::clone(&lowered),
-            sets: Arc::clone(sets),
-        };
         let form = |form| Self { rules: len, form };
         if brute != 0
-            && let Some(brute) = Brute::new(checks(), brute)
+            && let Some(brute) = Brute::new(&lowered, sets, brute)
         {
             return form(Form::Brute(Arc::new(brute)));
         }
@@ -139,7 +138,7 @@ impl<A: Address> Classifier<A> {
         if for_trees.is_empty() {
             return form(Form::BitVectors(rows(for_rows)));
         }
-        let (trees, left_over) = Trees::new(checks(), &for_trees);
+        let (trees, left_over) = Trees::new(&lowered, sets, &for_trees);
         for_rows.extend(left_over);
         for_rows.sort_unstable();
         let rows = (!for_rows.is_empty()).then(|| rows(for_rows));
@@ -221,6 +220,14 @@ impl<A: Address> Classifier<A> {
                 let rows = rows.as_ref().map_or(0, |rows| rows.len());
                 format!("tier 2, {}, {rows} rules in tier 1", trees.describe())
             }
+        }
+    }
+
+    /// For each tree of tier 2, what `keys` meet in it on average: nodes on the way, and blocks of eight boxes in the leaf.
+    pub fn lengths(&self, keys: &[Key<A>]) -> Vec<(f64, f64)> {
+        match &self.form {
+            Form::Trees(trees, _) => trees.lengths(keys),
+            Form::Brute(_) | Form::BitVectors(_) => Vec::new(),
         }
     }
 

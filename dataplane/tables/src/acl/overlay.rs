@@ -18,9 +18,9 @@ const GROUP: usize = 64;
 /// The writer's side: the rules in order, each with a tag of the caller's (its number, its action, …),
 /// which lookups give.
 ///
-/// A change costs a move of the entries behind it (4 bytes each), [`snapshot`](Self::snapshot) the compilation of
-/// the changed rules: together below a millisecond at any size. Changes are folded into the base by
-/// [`rebuild`](Self::rebuild), run wherever there is time, and [`adopt`](Self::adopt).
+/// A change costs a move of the entries behind it (4 bytes each), [`snapshot`](Self::snapshot) a pass over the list (4 bytes for
+/// each rule) and the compilation of the changed rules: together below a millisecond up to 100,000 rules. Changes are folded into
+/// the base by [`rebuild`](Self::rebuild), run wherever there is time, and [`adopt`](Self::adopt) or [`exchange`](Self::exchange).
 ///
 /// ```
 /// use std::sync::Arc;
@@ -77,7 +77,17 @@ pub struct Rebuild<A: Address> {
 #[derive(Clone, Debug)]
 pub struct Rebuilt<A: Address> {
     number: u64,
-    base: Base<A>,
+    base: Arc<Base<A>>,
+    order: Vec<u32>,
+    live: Vec<u64>,
+}
+
+/// What a new base took the place of. To drop it takes long where the list is long.
+#[derive(Debug)]
+pub struct Retired<A: Address> {
+    _base: Arc<Base<A>>,
+    _order: Vec<u32>,
+    _added: Vec<Option<Tagged>>,
 }
 
 /// Why a change was refused; the list is as it was.
@@ -130,19 +140,17 @@ impl<A: Address> RuleList<A> {
             .map(|(rule, tag)| (Arc::new(rule), tag))
             .collect();
         let base = Base::new(rules, &sets);
-        let mut list = Self {
+        Self {
+            live: base.all_live(),
+            order: base.in_order(),
             base: Arc::new(base),
-            live: Vec::new(),
             dead: 0,
-            order: Vec::new(),
             added: Vec::new(),
             sets,
             since: Vec::new(),
             rebuild: None,
             rebuilds: 0,
-        };
-        list.reset();
-        list
+        }
     }
 
     /// Puts `rule` in front of the one at `position`, or at the end.
@@ -240,19 +248,35 @@ impl<A: Address> RuleList<A> {
     /// Makes `rebuilt` the base; changes made since its rebuild began stay, as changes to the new base. Says
     /// whether it did: not if another rebuild was begun later.
     pub fn adopt(&mut self, rebuilt: Rebuilt<A>) -> bool {
+        self.exchange(rebuilt).is_some()
+    }
+
+    /// As [`adopt`](Self::adopt), but leaves it to the caller to drop the old base, on another thread, say: then this costs
+    /// no more than the changes made since. `None` if another rebuild was begun later.
+    pub fn exchange(&mut self, rebuilt: Rebuilt<A>) -> Option<Retired<A>> {
         if self.rebuild != Some(rebuilt.number) {
-            return false;
+            return None;
         }
         self.rebuild = None;
         let mut base = rebuilt.base;
-        base.classifier.extend(&self.sets);
-        self.base = Arc::new(base);
-        self.reset();
+        Arc::make_mut(&mut base).classifier.extend(&self.sets);
+        let retired = Retired {
+            _base: std::mem::replace(&mut self.base, base),
+            _order: std::mem::replace(&mut self.order, rebuilt.order),
+            _added: std::mem::take(&mut self.added),
+        };
+        self.live = rebuilt.live;
+        self.dead = 0;
         for edit in std::mem::take(&mut self.since) {
             let repeated = self.edit(edit);
             debug_assert!(repeated.is_ok(), "what was possible once is possible again");
         }
-        true
+        Some(retired)
+    }
+
+    /// The base: the classifier without the changes made since.
+    pub fn base(&self) -> &Classifier<A> {
+        &self.base.classifier
     }
 
     /// Changes that are not in the base: rules put in and rules taken out.
@@ -318,15 +342,6 @@ impl<A: Address> RuleList<A> {
             self.since.push(edit);
         }
         Ok(())
-    }
-
-    /// The list is the base.
-    fn reset(&mut self) {
-        let n = self.base.rules.len();
-        self.live = vec![u64::MAX; n.div_ceil(64)];
-        self.dead = 0;
-        self.order = (0..n as u32).collect();
-        self.added.clear();
     }
 
     fn added(&self) -> usize {
@@ -438,9 +453,12 @@ impl<A: Address> Rebuild<A> {
             }
             self.added[(entry & !ADDED) as usize].clone()
         });
+        let base = Base::new(rules.collect(), &self.sets);
         Rebuilt {
             number: self.number,
-            base: Base::new(rules.collect(), &self.sets),
+            order: base.in_order(),
+            live: base.all_live(),
+            base: Arc::new(base),
         }
     }
 }
@@ -453,6 +471,15 @@ impl<A: Address> Base<A> {
             tags: rules.iter().map(|(_, tag)| *tag).collect(),
             rules: rules.into(),
         }
+    }
+
+    /// The list that is nothing but the base.
+    fn in_order(&self) -> Vec<u32> {
+        (0..self.rules.len() as u32).collect()
+    }
+
+    fn all_live(&self) -> Vec<u64> {
+        vec![u64::MAX; self.rules.len().div_ceil(64)]
     }
 }
 
