@@ -5,12 +5,18 @@
 #![forbid(unsafe_code)]
 
 mod case;
+mod classbench;
 mod forwarding;
 mod machine;
 mod measure;
 mod own_flows;
 mod policy;
+mod test_acl;
 
 pub use case::{Case, Frames, cases, find};
+pub use classbench::{
+    ClassifierCase, ClassifierReport, classifier_cases, find_classifier, run_classifier,
+};
 pub use machine::{core_per_tick, fingerprint};
 pub use measure::{BenchError, NodeTicks, Options, Report, run};
+pub use test_acl::Peer;

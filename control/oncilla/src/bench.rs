@@ -2,7 +2,7 @@
 
 use std::io::{IsTerminal, Write};
 
-use benches::{Case, Frames, Options, Report};
+use benches::{Case, ClassifierCase, ClassifierReport, Frames, Options, Peer, Report};
 use serde_json::json;
 
 use crate::table;
@@ -37,6 +37,29 @@ pub(crate) struct Args {
     /// Packets that a worker takes from a port at a time.
     #[arg(long, value_name = "COUNT", default_value_t = 256)]
     burst: usize,
+    /// Beside the cases of the rule classifier, run DPDK's on the same rules and packets.
+    #[arg(long, value_name = "PROGRAM", value_parser = ["dpdk-test-acl"])]
+    peer: Option<String>,
+}
+
+/// Something that can be run.
+enum Either {
+    Forwarding(&'static Case),
+    Classifier(&'static ClassifierCase),
+}
+
+fn find(name: &str) -> anyhow::Result<Either> {
+    let forwarding = benches::find(name).map(Either::Forwarding);
+    forwarding
+        .or_else(|| benches::find_classifier(name).map(Either::Classifier))
+        .ok_or_else(|| {
+            anyhow::anyhow!("there is no case {name}: 'oncilla bench --list' names them")
+        })
+}
+
+fn all() -> impl Iterator<Item = Either> {
+    let forwarding = benches::cases().iter().map(Either::Forwarding);
+    forwarding.chain(benches::classifier_cases().iter().map(Either::Classifier))
 }
 
 /// Runs the cases one after the other.
@@ -44,15 +67,11 @@ pub(crate) fn bench(args: &Args) -> anyhow::Result<()> {
     if args.list {
         return list(args.json);
     }
-    let cases: Vec<&Case> = match &args.cases[..] {
-        [] => benches::cases().iter().collect(),
+    let cases: Vec<Either> = match &args.cases[..] {
+        [] => all().collect(),
         names => names
             .iter()
-            .map(|name| {
-                benches::find(name).ok_or_else(|| {
-                    anyhow::anyhow!("there is no case {name}: 'oncilla bench --list' names them")
-                })
-            })
+            .map(|name| find(name))
             .collect::<anyhow::Result<_>>()?,
     };
     let cores = std::thread::available_parallelism()?.get();
@@ -80,16 +99,24 @@ pub(crate) fn bench(args: &Args) -> anyhow::Result<()> {
     };
     let mut wrong = Vec::new();
     for case in cases {
-        let report = benches::run(case, &options, |left| progress(case.name, left))?;
-        progress(case.name, -1.0);
-        let text = if args.json {
-            format!("{}\n", to_json(&report))
-        } else {
-            to_text(&report)
+        let (name, json, text, fault) = match case {
+            Either::Forwarding(case) => {
+                let report = benches::run(case, &options, |left| progress(case.name, left))?;
+                let (json, text) = (to_json(&report), to_text(&report));
+                (case.name, json, text, report.fault)
+            }
+            Either::Classifier(case) => {
+                progress(case.name, args.seconds);
+                let report = benches::run_classifier(case, &options, args.peer.is_some());
+                let (json, text) = (classifier_json(&report), classifier_text(&report));
+                (case.name, json, text, report.fault)
+            }
         };
+        progress(name, -1.0);
+        let text = if args.json { format!("{json}\n") } else { text };
         table::write_out(text.as_bytes())?;
-        if let Some(fault) = &report.fault {
-            wrong.push(format!("{}: {fault}", report.case));
+        if let Some(fault) = fault {
+            wrong.push(format!("{name}: {fault}"));
         }
     }
     anyhow::ensure!(wrong.is_empty(), "not verified: {}", wrong.join("; "));
@@ -97,14 +124,14 @@ pub(crate) fn bench(args: &Args) -> anyhow::Result<()> {
 }
 
 fn list(json: bool) -> anyhow::Result<()> {
-    let lines: String = benches::cases()
-        .iter()
-        .map(|case| match json {
-            true => format!(
-                "{}\n",
-                json!({ "case": case.name, "description": case.description })
-            ),
-            false => format!("{:<24} {}\n", case.name, case.description),
+    let lines: String = all()
+        .map(|case| match case {
+            Either::Forwarding(case) => (case.name, case.description),
+            Either::Classifier(case) => (case.name, case.description),
+        })
+        .map(|(name, description)| match json {
+            true => format!("{}\n", json!({ "case": name, "description": description })),
+            false => format!("{name:<24} {description}\n"),
         })
         .collect();
     table::write_out(lines.as_bytes())
@@ -124,8 +151,11 @@ fn progress(case: &str, left: f64) {
     }
 }
 
+fn round(value: f64) -> f64 {
+    (value * 100.0).round() / 100.0
+}
+
 fn to_json(report: &Report) -> serde_json::Value {
-    let round = |value: f64| (value * 100.0).round() / 100.0;
     let nodes: Vec<_> = report
         .nodes
         .iter()
@@ -183,4 +213,77 @@ fn to_text(report: &Report) -> String {
         );
     }
     text
+}
+
+fn classifier_json(report: &ClassifierReport) -> serde_json::Value {
+    let trees: Vec<_> = (report.trees.iter())
+        .map(|&(nodes, blocks)| json!({ "nodes": round(nodes), "blocks": round(blocks) }))
+        .collect();
+    let peer = report.peer.as_ref().map(|peer| match peer {
+        Peer::Ran { ticks, .. } => json!({
+            "program": "dpdk-test-acl",
+            "ticks": round(*ticks),
+            "ratio": round(ticks / report.ticks_pass),
+        }),
+        Peer::Missing(why) => json!({ "program": "dpdk-test-acl", "missing": why }),
+    });
+    json!({
+        "case": report.case,
+        "rules": report.rules,
+        "ticks_min": round(report.ticks_min),
+        "ticks_median": round(report.ticks_median),
+        "ticks_pass": round(report.ticks_pass),
+        "ticks_single": round(report.ticks_single),
+        "compile_ms": round(report.compile_ms),
+        "bytes_per_rule": round(report.bytes_per_rule),
+        "commit_us": round(report.commit_us),
+        "commit_us_max": round(report.commit_us_max),
+        "exchange_us": round(report.exchange_us),
+        "form": report.form,
+        "trees": trees,
+        "peer": peer,
+        "core_per_tick": round(report.core_per_tick),
+        "verified": report.verified,
+        "cpu": benches::fingerprint(),
+    })
+}
+
+fn classifier_text(report: &ClassifierReport) -> String {
+    let mut text = format!(
+        "{}: {:.1} ticks per lookup (median {:.1}, whole trace {:.1}, one at a time {:.1}), compiled in {:.0} ms, {:.0} bytes per rule, \
+         a change in {:.0} us (at most {:.0}), {}\n    {}",
+        report.case,
+        report.ticks_min,
+        report.ticks_median,
+        report.ticks_pass,
+        report.ticks_single,
+        report.compile_ms,
+        report.bytes_per_rule,
+        report.commit_us,
+        report.commit_us_max,
+        match &report.fault {
+            None => "verified".to_owned(),
+            Some(fault) => format!("NOT VERIFIED: {fault}"),
+        },
+        report.form,
+    );
+    if !report.trees.is_empty() {
+        let sum = |of: fn(&(f64, f64)) -> f64| report.trees.iter().map(of).sum::<f64>();
+        text += &format!(
+            "; a packet meets {:.1} nodes and {:.1} blocks",
+            sum(|tree| tree.0),
+            sum(|tree| tree.1)
+        );
+    }
+    match &report.peer {
+        None => {}
+        Some(Peer::Ran { ticks, .. }) => {
+            text += &format!(
+                "\n    dpdk-test-acl: {ticks:.1} ticks per packet over the whole trace, {:.2} times as many",
+                ticks / report.ticks_pass
+            );
+        }
+        Some(Peer::Missing(why)) => text += &format!("\n    dpdk-test-acl: {why}"),
+    }
+    text + "\n"
 }
