@@ -227,7 +227,7 @@ impl<A: Address> Classifier<A> {
     pub fn lengths(&self, keys: &[Key<A>]) -> Vec<(f64, f64)> {
         match &self.form {
             Form::Trees(trees, _) => trees.lengths(keys),
-            Form::Brute(_) | Form::BitVectors(_) => Vec::new(),
+            Form::Brute(_) | Form::BitVectors(_) | Form::Layered(_) => Vec::new(),
         }
     }
 
