@@ -585,10 +585,12 @@ fn long_lists_change_in_place() {
     let mut compiler = PolicyCompiler::new().expect("has memory");
     let mut state = state(5, 3);
     let mut was_outdated = false;
-    for round in 0..200 {
+    for round in 0..400 {
         let list = random.below(lists.len());
         let rules = &mut lists[list];
-        for _ in 0..1 + random.below(3) {
+        // Far from each other, several make a new list; alone, each is made beside the list.
+        let edits = if random.one_in(40) { 3 } else { 1 };
+        for _ in 0..edits {
             let at = random.below(rules.len());
             match random.below(3) {
                 0 => rules[at] = access_rule(&mut random),

@@ -56,7 +56,14 @@ fn every_frame_is_accounted_for() {
         lab.stats().punts.value()
     );
     // The mixture reaches every part of the graph but the features, which are off, so that the sums mean something.
-    let features = ["ip4-rpf-check", "ip4-policy", "ip6-policy"];
+    let features = [
+        "ip4-rpf-check",
+        "ip4-policy",
+        "ip6-policy",
+        "tcp4-reset",
+        "tcp6-reset",
+        "handoff",
+    ];
     for (info, stats) in lab.engine.nodes().iter().zip(&lab.stats().nodes) {
         if !features.contains(&info.name) {
             assert!(

@@ -49,11 +49,15 @@ fn echoed(to: IpAddr) -> usize {
     let sockets = sockets(SocketAddr::new(to, ECHO_PORT));
     let come_back = |(number, socket): (usize, &UdpSocket)| {
         let sent: Vec<u8> = (0..LONG).map(|at| (at * 7 + number) as u8).collect();
-        socket.send(&sent).expect("sent");
-        let mut bytes = [0; LONG + 1];
-        socket
-            .recv(&mut bytes)
-            .is_ok_and(|count| bytes[..count] == sent)
+        // The first long answer over IPv6 is lost: its sender learns the path's MTU by it.
+        let times = if number == 0 && to.is_ipv6() { 2 } else { 1 };
+        (0..times).any(|_| {
+            socket.send(&sent).expect("sent");
+            let mut bytes = [0; LONG + 1];
+            socket
+                .recv(&mut bytes)
+                .is_ok_and(|count| bytes[..count] == sent)
+        })
     };
     let count = sockets
         .iter()

@@ -17,7 +17,7 @@ use super::events::{FlowWatch, Lone, tell_guarded};
 use super::fragments::Fragments;
 use super::owner::Home;
 use super::packet::{
-    Exit, Head, Version, echo_reply, exit, parse, question as question_of, question_of_flow,
+    Exit, Head, Version, echo_reply, exit, length, parse, question as question_of, question_of_flow,
 };
 use super::runs::{Guard, Plain, pass_living, trace, trace_further};
 use super::{
@@ -278,7 +278,7 @@ impl<V: Version> Enforcer<V> {
                         &self.traces[rest],
                     ),
                     flows,
-                    work.now,
+                    (work.view, work.now),
                 );
                 if at == range.end {
                     break;
@@ -317,7 +317,8 @@ impl<V: Version> Enforcer<V> {
             self.heads[at].set(Head::STALE);
             return None;
         }
-        match flows.packet(index, head.tcp, packet.length() as u32, work.now) {
+        let bytes = length::<V>(packet, work.view);
+        match flows.packet(index, head.tcp, bytes, work.now) {
             Tracked::Live => Some(on(head)),
             Tracked::Invalid => Some(Verdict::discard(Drop::Invalid)),
             Tracked::Expired | Tracked::Reopened => None,
@@ -379,7 +380,7 @@ impl<V: Version> Enforcer<V> {
                     question: &self.questions[slot],
                     exit: self.exits[slot],
                     interface: packet.interface,
-                    bytes: packet.length() as u32,
+                    bytes: length::<V>(packet, work.view),
                     ahead: Ahead {
                         foreseen: &self.foreseen,
                         asked: &asked,

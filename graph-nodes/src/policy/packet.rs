@@ -2,6 +2,7 @@
 
 use std::hash::Hash;
 
+use dataplane::{BufferView, Descriptor, Flags};
 use tables::acl::{Key, PORT_PROTOCOLS};
 use tables::{FlowKey, FlowKey4, FlowKey6, Prefix4, Prefix6, TcpFlags, Tick};
 use wire::IpProtocol;
@@ -115,6 +116,8 @@ pub(super) trait Version: Send + 'static {
     fn plain(packet: &[u8], zone: u16) -> Option<(Self::Key, Head)>;
     /// Any packet, or the beginning of one that is quoted.
     fn dissect(packet: &[u8]) -> Result<Dissected, Drop>;
+    /// Bytes of the packet with its header, as the header says.
+    fn total_length(packet: &[u8]) -> u32;
     fn is_error(icmp_type: u8) -> bool;
     /// Addresses of this host, and of all on a link, that are not in the tables of routes.
     fn is_to_host(address: Self::Address) -> bool;
@@ -238,6 +241,16 @@ fn transport<V: Version>(protocol: u8, bytes: &[u8]) -> Option<Transport> {
         ports,
         icmp: Some((kind, code)),
     })
+}
+
+/// Bytes of a packet from its header on, in all its buffers.
+#[inline(always)]
+pub(super) fn length<V: Version>(packet: &Descriptor, view: BufferView<'_>) -> u32 {
+    if packet.flags().contains(Flags::CHAINED) {
+        V::total_length(view.bytes(packet))
+    } else {
+        packet.length() as u32
+    }
 }
 
 /// What rules are asked about a packet.
@@ -414,6 +427,11 @@ impl Version for Ip4 {
         })
     }
 
+    fn total_length(packet: &[u8]) -> u32 {
+        let length = packet.get(2..).and_then(|bytes| bytes.first_chunk());
+        length.map_or(0, |bytes| u16::from_be_bytes(*bytes).into())
+    }
+
     fn is_error(icmp_type: u8) -> bool {
         wire::Icmp4Type(icmp_type).is_error()
     }
@@ -519,6 +537,11 @@ impl Version for Ip6 {
             transport: 40 + chain.offset,
             fragment: fragment.map(|(header, _)| (header.id.get(), header.offset_bytes())),
         })
+    }
+
+    fn total_length(packet: &[u8]) -> u32 {
+        let length = packet.get(4..).and_then(|bytes| bytes.first_chunk());
+        length.map_or(0, |bytes| 40 + u32::from(u16::from_be_bytes(*bytes)))
     }
 
     fn is_error(icmp_type: u8) -> bool {

@@ -5,7 +5,7 @@ use dataplane::{BufferView, Descriptor, Flags, Verdict};
 use tables::{FlowHash, FlowTable, FlowTrace, Tick};
 
 use super::enforce::LOOKUP;
-use super::packet::{Head, Version};
+use super::packet::{Head, Version, length};
 use super::{EndpointKind, InterfacePolicy};
 
 /// What the packets of an interface meet before flows are looked at.
@@ -88,12 +88,12 @@ pub(super) fn pass_living<V: Version>(
     verdicts: &mut [Verdict],
     (keys, heads, traces): (&[V::Key], &[Head], &[FlowTrace]),
     flows: &mut FlowTable,
-    now: Tick,
+    (view, now): (BufferView<'_>, Tick),
 ) -> usize {
     let what = keys.iter().zip(heads).zip(traces);
     let mut count = 0;
     for (packet, ((key, head), trace)) in packets.iter().zip(what) {
-        let bytes = packet.length() as u32;
+        let bytes = length::<V>(packet, view);
         if !head.is_plain() || !flows.pass(*trace, key, head.tcp, bytes, now) {
             break;
         }

@@ -16,6 +16,7 @@ use graph_nodes::ip6::{Ip6Input, Ip6Local, Ip6Lookup, Ip6Rewrite};
 use graph_nodes::neighbour::{ArpInput, Ip4Glean, Ip6Glean, NdInput};
 use graph_nodes::output::{GsoSegment, InterfaceOutput};
 use graph_nodes::policy::{Ip4Policy, Ip6Policy};
+use graph_nodes::tcp::{Tcp4Reset, Tcp6Reset};
 
 use super::Lab;
 
@@ -52,6 +53,8 @@ pub fn nodes(front: GraphSpec<Snapshot>) -> GraphSpec<Snapshot> {
         .node(|_| NdInput)
         .node(|_| Icmp4Error)
         .node(|_| Icmp6Error)
+        .node(|_| Tcp4Reset)
+        .node(|_| Tcp6Reset)
         .node(|_| Ip4Lookup::default())
         .node(|_| Ip6Lookup::default())
         .node(|_| Rerouted::<_, ToRedirects4>(Icmp4Redirect, PhantomData))

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, TryRecvError, channel};
 
 use graph_nodes::policy::{Decision, Stage};
-use tables::acl::{EditError, Rebuilt, Rule, RuleList, SetClasses};
+use tables::acl::{EditError, OVERLAY_RULES, Rebuilt, Rule, RuleList, SetClasses};
 
 use super::programs::{Block, Entry};
 
@@ -15,8 +15,8 @@ pub(super) const LONG: usize = 256;
 /// Rules that change at once; more are a new list.
 const MOST_EDITS: usize = 64;
 
-/// Changes after which the list is compiled anew.
-const FOLD: usize = 32;
+/// Changes after which the list is compiled anew: a quarter of those that fit beside it, so that the others have time.
+const FOLD: usize = OVERLAY_RULES / 4;
 
 type Bases = (Rebuilt<u32>, Rebuilt<u128>);
 
@@ -152,7 +152,12 @@ impl Long {
             return false;
         };
         let (ip4, ip6) = *bases;
-        self.ip4.adopt(ip4) | self.ip6.adopt(ip6)
+        let retired = (self.ip4.exchange(ip4), self.ip6.exchange(ip6));
+        let adopted = retired.0.is_some() | retired.1.is_some();
+        // Freeing ten thousand rules takes longer than a change may. Without a thread they are freed here.
+        let thread = std::thread::Builder::new().name("rule-list".into());
+        let _ = thread.spawn(move || drop(retired));
+        adopted
     }
 
     /// Learns classes that have appeared.

@@ -3,7 +3,7 @@
 use dataplane::{Context, Decision, Descriptor, DropReason, Verdict};
 
 use super::super::fragments::Fragments;
-use super::super::packet::{Version, exit, parse, question};
+use super::super::packet::{Version, exit, length, parse, question};
 use super::super::{Drop, RuleId};
 use super::{Lone, asking};
 use crate::snapshot::Snapshot;
@@ -41,7 +41,7 @@ pub(in super::super) fn tell_guarded<V: Version>(
             asked: &asked,
             input: interface,
             exit: exit::<V>(snapshot, interface, head, asked.destination(), bytes),
-            bytes: packet.length() as u32,
+            bytes: length::<V>(packet, view),
         };
         let watch = cx.state.watch();
         let mut rule = RuleId::NONE;
