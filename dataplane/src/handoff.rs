@@ -45,7 +45,7 @@ pub const fn owner_of(digest: [u32; 3], workers: u16) -> WorkerId {
         ^ c.wrapping_mul(OWNER_FACTORS[2]);
     hash = (hash ^ hash >> 15).wrapping_mul(OWNER_FACTORS[3]);
     // The upper half is mixed best.
-    WorkerId(((hash >> 16) * workers as u32 >> 16) as u16)
+    WorkerId((((hash >> 16) * workers as u32) >> 16) as u16)
 }
 
 /// A worker's sleep as others see it, and what to wake it with.

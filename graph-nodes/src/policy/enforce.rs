@@ -159,8 +159,11 @@ impl<V: Version> Enforcer<V> {
                     &mut self.hashes[rest],
                 );
                 if let Some(home) = work.home {
-                    for at in at..at + count {
-                        home.locate(&self.keys[at], &mut self.heads[at], packets[at].flags());
+                    let read = at..at + count;
+                    let heads = self.heads[read.clone()].iter_mut();
+                    let what = self.keys[read.clone()].iter().zip(&packets[read]);
+                    for (head, (key, packet)) in heads.zip(what) {
+                        home.locate(key, head, packet.flags());
                     }
                 }
                 at += count;
@@ -782,7 +785,7 @@ fn on(head: Head) -> Verdict {
 /// Where a packet goes that this host sends: an answer to what came in by the packet's interface.
 #[cold]
 fn answered<V: Version>(packet: &Descriptor, bytes: &[u8], work: &Work<'_>) -> Verdict {
-    let Some((reply, request)) = echo_reply::<V>(bytes) else {
+    let Some([reply, request]) = echo_reply::<V>(bytes) else {
         return LOOKUP;
     };
     let exit = exit::<V>(

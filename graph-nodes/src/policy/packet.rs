@@ -287,15 +287,15 @@ pub(super) fn question_of_flow<V: Version>(key: &V::Key) -> Key<V::Address> {
 }
 
 /// What rules are asked about an echo reply, and about the request that it answers. `None` for other packets.
-pub(super) fn echo_reply<V: Version>(packet: &[u8]) -> Option<(Key<V::Address>, Key<V::Address>)> {
+pub(super) fn echo_reply<V: Version>(packet: &[u8]) -> Option<[Key<V::Address>; 2]> {
     let headers = V::dissect(packet).ok()?;
     let transport = transport::<V>(headers.protocol, packet.get(headers.transport..)?)?;
     let (source, destination) = V::addresses(packet);
     match transport.icmp {
-        Some((kind, code)) if kind == V::ECHO_REPLY => Some((
+        Some((kind, code)) if kind == V::ECHO_REPLY => Some([
             Key::icmp(source, destination, kind, code),
             Key::icmp(destination, source, V::ECHO, code),
-        )),
+        ]),
         _ => None,
     }
 }

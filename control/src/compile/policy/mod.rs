@@ -3,11 +3,11 @@
 //! 1. The plan says which policies judge which endpoint, in which list and order.
 //! 2. Rules are lowered to what the classifier takes; the selectors, named ports and services that they name become
 //!    sets with numbers.
-//! 3. The members of the sets go into the [tables](SetTables), which say what each class of addresses is in.
+//! 3. The members of the sets go into the tables (`SetTables`), which say what each class of addresses is in.
 //! 4. Programs are compiled with these classes: a stage for each tier, one for the profiles, one in front for what policies have no say
 //!    in. Endpoints with the same policies share them.
 //!
-//! All of it is remembered, and done again only for what has changed: the [`index`] says how. What comes out is what a compilation from
+//! All of it is remembered, and done again only for what has changed: the module `index` says how. What comes out is what a compilation from
 //! nothing gives (`control/tests/policy.rs`).
 
 mod index;

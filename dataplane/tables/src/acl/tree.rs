@@ -324,8 +324,7 @@ impl<A: Address> Trees<A> {
                 }
             };
             self.search(
-                &at,
-                &probes,
+                (&at, &probes),
                 &mut ranks,
                 &mut active[..count],
                 keys,
@@ -395,8 +394,7 @@ impl<A: Address> Trees<A> {
     #[inline(always)]
     fn search(
         &self,
-        at: &[Node; GROUP],
-        probes: &[A::Probe; GROUP],
+        (at, probes): (&[Node; GROUP], &[A::Probe; GROUP]),
         ranks: &mut [u16; GROUP],
         active: &mut [u8],
         keys: &[Key<A>],

@@ -106,9 +106,9 @@ fn would<A: JudgedAddress + SetAddress>(
         return None;
     }
     let asked = if classify {
-        policy.classify(asked.clone())
+        policy.classify(*asked)
     } else {
-        asked.clone()
+        *asked
     };
     Some(match walk(policy, &asked, input, way, AsStaged) {
         Fate::Pass { rules, .. } => Staged { allow: true, rules },
