@@ -9,7 +9,7 @@ use control::compile::policy::{
     Cause, CompiledPolicy, PolicyCompiler, PolicyInterface, Reasons, Verdict, settings,
 };
 use graph_nodes::policy::WorkerRules;
-use graph_nodes::policy::decide::{Fate, Way, decide};
+use graph_nodes::policy::decide::{Fate, Seen, Way, decide};
 use model::policy::generate::{Random, case, documents, packet, state};
 use model::policy::reference::{
     AccessVerdict, Decision, EndpointId, Packet, Reason, evaluate, evaluate_access,
@@ -291,12 +291,12 @@ fn interfaces_enforce_what_the_reference_says() {
                 (IpAddr::V4(from), IpAddr::V4(to)) => {
                     let key = key(u32::from(from), to.into(), &packet);
                     let key = compiled.sets.classify(key);
-                    decide(&key, input, way, false, &settings, none)
+                    decide(Seen::untranslated(&key), input, way, false, &settings, none)
                 }
                 (IpAddr::V6(from), IpAddr::V6(to)) => {
                     let key = key(u128::from(from), to.into(), &packet);
                     let key = compiled.sets.classify(key);
-                    decide(&key, input, way, false, &settings, none)
+                    decide(Seen::untranslated(&key), input, way, false, &settings, none)
                 }
                 _ => unreachable!("of one version"),
             };

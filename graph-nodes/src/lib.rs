@@ -8,6 +8,7 @@ mod graph;
 pub mod icmp;
 pub mod ip4;
 pub mod ip6;
+pub mod nat;
 pub mod neighbour;
 pub mod output;
 pub mod policy;

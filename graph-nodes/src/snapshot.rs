@@ -7,6 +7,7 @@ use tables::{FlowConfig, FlowTable, Lpm4, Lpm6, TokenBucket};
 use wire::{EtherType, MacAddr};
 
 use crate::fib::Forwarding;
+use crate::nat::Nat;
 use crate::policy::Policy;
 use crate::policy::events::FlowWatch;
 use crate::{ip4, ip6};
@@ -33,6 +34,8 @@ pub struct Snapshot {
     pub icmp: IcmpLimits,
     /// What may pass.
     pub policy: Policy,
+    /// What is translated.
+    pub nat: Nat,
 }
 
 /// What the nodes of one worker share.
@@ -229,12 +232,12 @@ impl Default for IcmpLimits {
 }
 
 impl Snapshot {
-    /// Puts the nodes of policy on the way of packets where [`Snapshot::policy`] has something to say, and off it where not: to be
-    /// called after policy or interfaces were changed, before the snapshot is published.
+    /// Puts the nodes of policy on the way of packets where [`Snapshot::policy`] or [`Snapshot::nat`] has something to say, and off
+    /// it where not: to be called after policy, translation or interfaces were changed, before the snapshot is published.
     pub fn set_policy_features(&mut self) {
-        let on = self.policy.is_on();
-        self.policy.tracks_flows = self.policy.has_tracking();
-        self.policy.exits_are_free = self.policy.has_free_exits();
+        let on = self.policy.is_on() || self.nat.is_on();
+        self.policy.tracks_flows = self.policy.has_tracking() || self.nat.is_on();
+        self.policy.exits_are_free = self.policy.has_free_exits() && !self.nat.is_on();
         for interface in &mut self.interfaces {
             interface.ip4_unicast = interface.ip4_unicast.without(ip4::arc::POLICY);
             interface.ip6_unicast = interface.ip6_unicast.without(ip6::arc::POLICY);

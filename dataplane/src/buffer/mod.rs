@@ -311,6 +311,24 @@ impl<'a> BufferView<'a> {
         Some(unsafe { self.headrooms.add(slot as usize * STRIDE) })
     }
 
+    fn meta(self, buffer: u32) -> &'a Meta {
+        let start = self
+            .data(buffer)
+            .expect("chains and flags name buffers of this pool");
+        // JUSTIFICATION: the arena is raw memory.
+        // SAFETY: the metadata line lies META_SIZE bytes in front of the headroom, inside the same buffer, aligned to 64 like
+        // the stride and the base; any bytes are a valid Meta except `offload`'s enum and bools, which are zero at first and
+        // written only through `set_offload`. Only the owner of the packet's descriptor reaches this line.
+        unsafe { &*start.sub(META_SIZE).cast::<Meta>() }
+    }
+
+    /// As [`Buffers::offload`].
+    #[inline]
+    pub fn offload(self, packet: &Descriptor) -> Option<Offload> {
+        let is_set = packet.flags.contains(Flags::OFFLOAD);
+        is_set.then(|| self.meta(packet.buffer).offload)
+    }
+
     /// As [`Buffers::bytes`].
     #[inline(always)]
     pub fn bytes<'p>(self, packet: &'p Descriptor) -> &'p [u8]
@@ -645,10 +663,7 @@ impl Buffers {
     /// The work left undone on the packet, where [`Flags::OFFLOAD`] is set.
     #[inline]
     pub fn offload(&self, packet: &Descriptor) -> Option<Offload> {
-        packet
-            .flags
-            .contains(Flags::OFFLOAD)
-            .then(|| self.meta(packet.buffer).offload)
+        self.view().offload(packet)
     }
 
     /// Says what work is left undone on the packet; `None` for nothing.
@@ -762,14 +777,7 @@ impl Buffers {
     }
 
     fn meta(&self, buffer: u32) -> &Meta {
-        let start = self
-            .data(buffer)
-            .expect("chains and flags name buffers of this pool");
-        // JUSTIFICATION: the arena is raw memory.
-        // SAFETY: the metadata line lies META_SIZE bytes in front of the headroom, inside the same buffer, aligned to 64 like
-        // the stride and the base; any bytes are a valid Meta except `offload`'s enum and bools, which are zero at first and
-        // written only through `set_offload`. Only the owner of the packet's descriptor reaches this line.
-        unsafe { &*start.sub(META_SIZE).cast::<Meta>() }
+        self.view().meta(buffer)
     }
 
     fn meta_mut<'a>(&'a self, packet: &'a mut Descriptor) -> &'a mut Meta {

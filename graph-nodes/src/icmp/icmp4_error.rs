@@ -20,6 +20,8 @@ use wire::{Header, Icmp4Header, Icmp4Type, Ip4Header, IpProtocol, checksum};
 use crate::fib::RouteAction;
 use crate::icmp::{ErrorWord, TTL, errors_left, take_error};
 use crate::ip4::address;
+use crate::nat::restore;
+use crate::policy::packet::Ip4;
 use crate::snapshot::Snapshot;
 
 dataplane::next_nodes! {
@@ -74,13 +76,14 @@ impl Node<Snapshot> for Icmp4Error {
 }
 
 /// The message that the node before asked for, where one may be sent.
-fn error(packet: &Descriptor, cx: &mut Context<'_, Snapshot>) -> Result<Descriptor, Drop> {
+fn error(packet: &mut Descriptor, cx: &mut Context<'_, Snapshot>) -> Result<Descriptor, Drop> {
     let error = ErrorWord::from_word(packet.word);
     let kind = Icmp4Type(error.kind);
     // A redirect is an error by name, but its gateway does not fit the word: `icmp4-redirect` makes it.
     if !kind.is_error() || kind == Icmp4Type::REDIRECT {
         return Err(Drop::NotAnError);
     }
+    restore::<Ip4>(packet, cx);
     may_answer(packet, cx)?;
     let interface = cx.snapshot.interface(packet.interface);
     let own = interface.and_then(|interface| interface.ip4.first());

@@ -21,6 +21,8 @@ use wire::{Header, Icmp6Header, Icmp6Type, Ip6Header, IpProtocol};
 
 use crate::fib::{RouteAction, scoped};
 use crate::icmp::{ErrorWord, TTL, errors_left, take_error};
+use crate::nat::restore;
+use crate::policy::packet::Ip6 as V6;
 use crate::snapshot::{Interface, Snapshot};
 
 dataplane::next_nodes! {
@@ -58,6 +60,7 @@ impl Node<Snapshot> for Icmp6Error {
     fn process(&mut self, frame: &mut Frame, cx: &mut Context<'_, Snapshot>) {
         let (packets, verdicts) = frame.parts_mut();
         for (packet, verdict) in packets.iter_mut().zip(verdicts) {
+            restore::<V6>(packet, cx);
             let message = may_answer(packet, cx).and_then(|()| build(packet, cx));
             *verdict = match message {
                 Ok(message) => {

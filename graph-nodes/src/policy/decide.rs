@@ -69,9 +69,31 @@ pub enum Fate {
 /// A verdict against, on its way out of the chain of lists.
 type Denied = (Denial, RuleId);
 
+/// What the lists are asked about one packet.
+#[derive(Clone, Copy, Debug)]
+pub struct Seen<'a, A> {
+    /// As it came in: for access lists on input, and lists before destination translation.
+    pub before: &'a Key<A>,
+    /// With its destination translated and its source not yet: for all others.
+    pub after: &'a Key<A>,
+    /// As it leaves; `None` where the access list on output is not to be asked yet.
+    pub leaving: Option<&'a Key<A>>,
+}
+
+impl<'a, A> Seen<'a, A> {
+    /// A packet that stays as it is.
+    pub const fn untranslated(key: &'a Key<A>) -> Self {
+        Self {
+            before: key,
+            after: key,
+            leaving: Some(key),
+        }
+    }
+}
+
 /// Asks every list that concerns the packet. `untracked`: an untracked list has allowed it already.
 pub fn decide<A: JudgedAddress + SetAddress>(
-    key: &Key<A>,
+    seen: Seen<'_, A>,
     input: Option<&InterfacePolicy>,
     way: Way<'_>,
     untracked: bool,
@@ -79,7 +101,7 @@ pub fn decide<A: JudgedAddress + SetAddress>(
     counters: WorkerRules<'_>,
 ) -> Fate {
     let asking = Counting(counters);
-    decide_by(key, input, way, untracked, settings, asking)
+    decide_by(seen, input, way, untracked, settings, asking)
 }
 
 /// Who goes through the lists, and what for: the order is the same for all.
@@ -91,7 +113,7 @@ pub(super) trait Asking {
 }
 
 /// To enforce, and to count what decides.
-struct Counting<'a>(WorkerRules<'a>);
+pub(super) struct Counting<'a>(pub(super) WorkerRules<'a>);
 
 impl Asking for Counting<'_> {
     #[inline(always)]
@@ -110,7 +132,7 @@ impl Asking for Counting<'_> {
 /// [`decide`] for anyone who asks.
 #[inline(always)]
 pub(super) fn decide_by<A: JudgedAddress + SetAddress>(
-    key: &Key<A>,
+    seen: Seen<'_, A>,
     input: Option<&InterfacePolicy>,
     way: Way<'_>,
     untracked: bool,
@@ -118,7 +140,7 @@ pub(super) fn decide_by<A: JudgedAddress + SetAddress>(
     asking: impl Asking,
 ) -> Fate {
     let mut decision = Deciding {
-        key,
+        seen,
         asking,
         track: false,
         by_policy: false,
@@ -139,7 +161,7 @@ pub(super) fn decide_by<A: JudgedAddress + SetAddress>(
 }
 
 struct Deciding<'a, A, Q> {
-    key: &'a Key<A>,
+    seen: Seen<'a, A>,
     asking: Q,
     track: bool,
     by_policy: bool,
@@ -156,10 +178,10 @@ impl<A: JudgedAddress + SetAddress, Q: Asking> Deciding<'_, A, Q> {
         let Some(policy) = policy else {
             return Ok(RuleId::default());
         };
-        let listed = self.access(policy.access[INPUT].as_deref())?;
+        let Seen { before, .. } = self.seen;
+        let listed = self.access(policy.access[INPUT].as_deref(), before)?;
         let to_host = matches!(way, Way::Host);
-        if policy.kind != EndpointKind::None && to_host && is_link_talk(self.key) && !policy.closed
-        {
+        if policy.kind != EndpointKind::None && to_host && is_link_talk(before) && !policy.closed {
             return Ok(listed);
         }
         let judged = match policy.kind {
@@ -195,14 +217,19 @@ impl<A: JudgedAddress + SetAddress, Q: Asking> Deciding<'_, A, Q> {
             EndpointKind::None => None,
             EndpointKind::Workload => {
                 let rule = self.workload(policy, INGRESS)?;
-                self.policy(self.asking.lists(policy).forward[EGRESS].as_deref())?;
+                let behind = self.asking.lists(policy).forward[EGRESS].as_deref();
+                self.policy(behind, self.seen.after)?;
                 Some(rule)
             }
             EndpointKind::Host => {
-                self.policy(self.asking.lists(policy).forward[EGRESS].as_deref())?
+                let list = self.asking.lists(policy).forward[EGRESS].as_deref();
+                self.policy(list, self.seen.after)?
             }
         };
-        let listed = self.access(policy.access[OUTPUT].as_deref())?;
+        let listed = match self.seen.leaving {
+            Some(leaving) => self.access(policy.access[OUTPUT].as_deref(), leaving)?,
+            None => RuleId::default(),
+        };
         Ok(judged.unwrap_or(listed))
     }
 
@@ -212,42 +239,49 @@ impl<A: JudgedAddress + SetAddress, Q: Asking> Deciding<'_, A, Q> {
         policy: &InterfacePolicy,
         behind: Option<&Program>,
     ) -> Result<Option<RuleId>, Denied> {
-        match self.policy(self.asking.lists(policy).pre_dnat.as_deref())? {
+        let early = self.asking.lists(policy).pre_dnat.as_deref();
+        match self.policy(early, self.seen.before)? {
             Some(rule) if rule != RuleId::NONE => Ok(Some(rule)),
-            _ => self.policy(behind),
+            _ => self.policy(behind, self.seen.after),
         }
     }
 
     /// A workload without a list has no policy yet, whatever else it says.
     fn workload(&mut self, policy: &InterfacePolicy, direction: usize) -> Result<RuleId, Denied> {
         let list = self.asking.lists(policy).normal[direction].as_deref();
-        match self.policy(list.filter(|_| !policy.closed))? {
+        match self.policy(list.filter(|_| !policy.closed), self.seen.after)? {
             Some(rule) => Ok(rule),
             None => Err((Denial::Closed, RuleId::default())),
         }
     }
 
-    fn policy(&mut self, program: Option<&Program>) -> Result<Option<RuleId>, Denied> {
+    fn policy(
+        &mut self,
+        program: Option<&Program>,
+        key: &Key<A>,
+    ) -> Result<Option<RuleId>, Denied> {
         let Some(program) = program else {
             return Ok(None);
         };
         (self.track, self.by_policy) = (true, true);
-        let rule = self.judge(program).map_err(|rule| (Denial::Policy, rule))?;
+        let rule = self
+            .judge(program, key)
+            .map_err(|rule| (Denial::Policy, rule))?;
         Ok(Some(rule))
     }
 
-    fn access(&mut self, list: Option<&AccessProgram>) -> Result<RuleId, Denied> {
+    fn access(&mut self, list: Option<&AccessProgram>, key: &Key<A>) -> Result<RuleId, Denied> {
         let Some(list) = list else {
             return Ok(RuleId::default());
         };
-        let judged = self.judge(&list.program);
+        let judged = self.judge(&list.program, key);
         let rule = judged.map_err(|rule| (Denial::AccessList, rule))?;
         self.track |= list.reflects.binary_search(&rule).is_ok();
         Ok(rule)
     }
 
-    fn judge(&mut self, program: &Program) -> Result<RuleId, RuleId> {
-        let Judgement { allow, rule } = self.asking.judge(program, self.key);
+    fn judge(&mut self, program: &Program, key: &Key<A>) -> Result<RuleId, RuleId> {
+        let Judgement { allow, rule } = self.asking.judge(program, key);
         if allow { Ok(rule) } else { Err(rule) }
     }
 }

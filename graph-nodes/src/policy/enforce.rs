@@ -3,25 +3,25 @@
 
 use std::ops::Range;
 
-use dataplane::{BufferView, Context, Descriptor, FRAME_SIZE, Flags, Frame, Verdict};
+use dataplane::{BufferView, Context, Descriptor, FRAME_SIZE, Flags, Frame, Verdict, WorkerId};
 use tables::acl::Key;
-use tables::{
-    Direction, FlowClass, FlowHash, FlowIndex, FlowKey, FlowState, FlowTable, FlowTrace, FlowView,
-    Inserted, Leg, NewFlow, Tick, Tracked,
-};
+use tables::{FlowHash, FlowKey, FlowTable, FlowTrace, Tick, Tracked};
 
 use super::ahead::{Ahead, Asked, Foreseen, Hearing, lists};
+use super::case::{Case, Target, is_tcp, redirect};
 use super::counters::WorkerRules;
-use super::decide::{Answer, Fate, Way, answer, decide, decide_by, is_link_talk};
-use super::events::{FlowWatch, Lone, tell_guarded};
+use super::decide::{Answer, Way, answer, is_link_talk};
+use super::events::{FlowWatch, tell_guarded};
 use super::fragments::Fragments;
 use super::owner::Home;
 use super::packet::{
-    Exit, Head, Version, echo_reply, exit, length, parse, question as question_of, question_of_flow,
+    Exit, Head, Version, echo_reply, exit, length, parse, question as question_of,
 };
-use super::runs::{Guard, Plain, pass_living, trace, trace_further};
+use super::runs::{
+    Guard, Known, Plain, pass_living, pass_translating, trace, trace_further, translate,
+};
 use super::{
-    AccessProgram, Drop, EndpointKind, INGRESS, INPUT, InterfacePolicy, Judgement, Policy, RuleId,
+    AccessProgram, Drop, EndpointKind, INGRESS, INPUT, InterfacePolicy, Judgement, Policy,
 };
 use crate::icmp::ErrorWord;
 use crate::snapshot::{NO_INTERFACE, Snapshot};
@@ -47,6 +47,8 @@ pub(super) struct Enforcer<V: Version> {
     new: Box<[u8]>,
     questions: Box<[Key<V::Address>]>,
     exits: Box<[Exit]>,
+    /// Rules that translate their destinations, where anything is translated.
+    redirects: Box<[Option<u32>]>,
     /// All packets of the frame came in by one interface.
     one_interface: bool,
     foreseen: Foreseen,
@@ -57,16 +59,27 @@ pub(super) struct Enforcer<V: Version> {
 }
 
 /// What one frame needs, beside the memory.
-struct Work<'a> {
-    snapshot: &'a Snapshot,
-    policy: &'a Policy,
-    counters: WorkerRules<'a>,
-    now: Tick,
-    now_ns: u64,
-    view: BufferView<'a>,
-    home: Option<Home>,
+pub(super) struct Work<'a> {
+    pub(super) snapshot: &'a Snapshot,
+    pub(super) policy: &'a Policy,
+    pub(super) counters: WorkerRules<'a>,
+    pub(super) now: Tick,
+    pub(super) now_ns: u64,
+    pub(super) view: BufferView<'a>,
+    pub(super) worker: WorkerId,
+    pub(super) home: Option<Home>,
     /// Somebody is to be told what is decided.
-    hears: bool,
+    pub(super) hears: bool,
+    /// Something is translated.
+    pub(super) translates: bool,
+}
+
+impl Work<'_> {
+    /// Where pools are counted.
+    pub(super) fn counters_of_pools(&self) -> WorkerRules<'_> {
+        let counters = self.snapshot.nat.counters.as_ref();
+        counters.map_or(WorkerRules::NONE, |counters| counters.of(self.worker))
+    }
 }
 
 impl<V: Version> Enforcer<V> {
@@ -82,6 +95,7 @@ impl<V: Version> Enforcer<V> {
             new: array(0),
             questions: array(Key::default()),
             exits: array(Exit::Nowhere),
+            redirects: array(None),
             one_interface: false,
             foreseen: Foreseen::default(),
             hearing: Hearing::default(),
@@ -102,8 +116,10 @@ impl<V: Version> Enforcer<V> {
             now: Tick::from_nanos(cx.now_ns),
             now_ns: cx.now_ns,
             view: cx.view,
+            worker: cx.worker,
             home: Home::of(cx, policy),
             hears: cx.state.watch().hears(),
+            translates: V::translation(cx.snapshot).is_on(),
         };
         let flows = cx.state.flows();
         let new = match flows.filter(|flows| !flows.is_empty()) {
@@ -228,7 +244,7 @@ impl<V: Version> Enforcer<V> {
     #[inline(never)]
     fn established(
         &mut self,
-        packets: &[Descriptor],
+        packets: &mut [Descriptor],
         verdicts: &mut [Verdict],
         flows: &mut FlowTable,
         work: &Work<'_>,
@@ -262,7 +278,7 @@ impl<V: Version> Enforcer<V> {
         &mut self,
         range: Range<usize>,
         mut new: usize,
-        packets: &[Descriptor],
+        packets: &mut [Descriptor],
         verdicts: &mut [Verdict],
         flows: &mut FlowTable,
         work: &Work<'_>,
@@ -272,22 +288,24 @@ impl<V: Version> Enforcer<V> {
         while at < range.end {
             if !again {
                 let rest = at..range.end;
-                at += pass_living::<V>(
-                    &packets[rest.clone()],
-                    &mut verdicts[rest.clone()],
-                    (
-                        &self.keys[rest.clone()],
-                        &self.heads[rest.clone()],
-                        &self.traces[rest],
-                    ),
-                    flows,
-                    (work.view, work.now),
-                );
+                let (packets, verdicts) = (&mut packets[rest.clone()], &mut verdicts[rest.clone()]);
+                let known = Known {
+                    keys: &self.keys[rest.clone()],
+                    heads: &self.heads[rest.clone()],
+                    traces: &self.traces[rest],
+                    view: work.view,
+                    now: work.now,
+                };
+                at += if work.translates {
+                    pass_translating::<V>(packets, verdicts, known, flows, work.snapshot)
+                } else {
+                    pass_living::<V>(packets, verdicts, known, flows)
+                };
                 if at == range.end {
                     break;
                 }
             }
-            match self.find(at, &packets[at], flows, work) {
+            match self.find(at, &mut packets[at], flows, work) {
                 Some(verdict) => verdicts[at] = verdict,
                 None => {
                     self.new[new] = at as u8;
@@ -303,7 +321,7 @@ impl<V: Version> Enforcer<V> {
     fn find(
         &mut self,
         at: usize,
-        packet: &Descriptor,
+        packet: &mut Descriptor,
         flows: &mut FlowTable,
         work: &Work<'_>,
     ) -> Option<Verdict> {
@@ -313,7 +331,11 @@ impl<V: Version> Enforcer<V> {
         }
         let index = flows.trace_end(self.traces[at], &self.keys[at], self.hashes[at])?;
         if head.is(Head::RELATED) {
-            return flows.is_live(index, work.now).then_some(on(head));
+            if !flows.is_live(index, work.now) {
+                return None;
+            }
+            translate::<V>(packet, head, index, flows, work);
+            return Some(on(head));
         }
         let again = work.policy.settings.reevaluate;
         if again && flows.leg(index).policy_generation != work.policy.generation {
@@ -322,7 +344,10 @@ impl<V: Version> Enforcer<V> {
         }
         let bytes = length::<V>(packet, work.view);
         match flows.packet(index, head.tcp, bytes, work.now) {
-            Tracked::Live => Some(on(head)),
+            Tracked::Live => {
+                translate::<V>(packet, head, index, flows, work);
+                Some(on(head))
+            }
             Tracked::Invalid => Some(Verdict::discard(Drop::Invalid)),
             Tracked::Expired | Tracked::Reopened => None,
         }
@@ -372,15 +397,19 @@ impl<V: Version> Enforcer<V> {
                 let at = usize::from(self.new[slot]);
                 let packet = &mut packets[at];
                 if direct.is_some() {
-                    self.exits[slot] = self.exit(slot, packet, work);
+                    self.find_exit(slot, packet, work);
                 }
                 if let Some(flows) = &flows {
                     self.prefetch(slot, new, flows);
                 }
+                let redirect = self.redirects[slot].filter(|_| work.translates);
+                let target = redirect
+                    .and_then(|rule| Target::new(&self.keys[at], packet.interface, rule, work));
                 let case = Case::<V> {
                     key: &self.keys[at],
                     head: self.heads[at],
                     question: &self.questions[slot],
+                    target,
                     exit: self.exits[slot],
                     interface: packet.interface,
                     bytes: length::<V>(packet, work.view),
@@ -392,8 +421,14 @@ impl<V: Version> Enforcer<V> {
                     },
                 };
                 let outcome = case.decide(flows.as_deref_mut(), work, watch, &mut changed);
+                let head = case.head;
                 verdicts[at] = match outcome {
-                    Ok(()) => on(case.head),
+                    Ok(flow) => {
+                        if let (Some(index), Some(flows)) = (flow, &flows) {
+                            translate::<V>(packet, head, index, flows, work);
+                        }
+                        on(head)
+                    }
                     Err(reason) => self.denied(reason, at, packet, work),
                 };
                 slot += 1;
@@ -416,11 +451,22 @@ impl<V: Version> Enforcer<V> {
         other.unwrap_or(new)
     }
 
-    fn exit(&self, slot: usize, packet: &Descriptor, work: &Work<'_>) -> Exit {
-        let head = self.heads[usize::from(self.new[slot])];
-        let destination = self.questions[slot].destination();
+    /// Where the packet of a slot goes, with its destination translated where it is.
+    #[inline]
+    fn find_exit(&mut self, slot: usize, packet: &Descriptor, work: &Work<'_>) {
+        let at = usize::from(self.new[slot]);
+        let mut destination = self.questions[slot].destination();
+        if work.translates {
+            let redirect = redirect::<V>(&self.questions[slot], packet.interface, work);
+            self.redirects[slot] = redirect.map(|(number, _)| number);
+            if let Some((_, rule)) = redirect {
+                let port = V::ports(&self.keys[at]).1;
+                destination = rule.apply(destination, port).0;
+            }
+        }
         let bytes = work.view.bytes(packet);
-        exit::<V>(work.snapshot, packet.interface, head, destination, bytes)
+        let head = self.heads[at];
+        self.exits[slot] = exit::<V>(work.snapshot, packet.interface, head, destination, bytes);
     }
 
     /// What rules are asked about the packets, and where these would go.
@@ -435,7 +481,7 @@ impl<V: Version> Enforcer<V> {
             let end = self.run(slot, new, packets);
             if direct(work, self.packet(slot, packets).interface).is_none() {
                 for slot in slot..end {
-                    self.exits[slot] = self.exit(slot, self.packet(slot, packets), work);
+                    self.find_exit(slot, self.packet(slot, packets), work);
                 }
             }
             slot = end;
@@ -522,6 +568,11 @@ impl<V: Version> Enforcer<V> {
 
     /// The verdict about a packet that may not pass, at a position of the frame.
     fn denied(&self, reason: Drop, at: usize, packet: &mut Descriptor, work: &Work<'_>) -> Verdict {
+        if reason == Drop::NatExhausted {
+            // RFC 5508 section 6 (REQ-8): the sender is told.
+            packet.word = self.prohibited.to_word();
+            return ERROR;
+        }
         if !(work.policy.settings.reject && reason.is_answered()) {
             return Verdict::discard(reason);
         }
@@ -568,208 +619,6 @@ fn direct<'a>(work: &Work<'a>, interface: u16) -> Option<Option<&'a AccessProgra
     let list = of.access[INPUT].as_deref();
     let quiet = of.staged.is_none() && list.is_none_or(|list| !list.program.has_logs());
     (of.kind == EndpointKind::None && quiet).then_some(list)
-}
-
-/// Whether a packet itself is TCP, rather than one that an ICMP error quotes.
-fn is_tcp(key: &impl FlowKey, head: Head) -> bool {
-    FlowClass::of(key.protocol()) == FlowClass::Tcp && !head.is(Head::RELATED)
-}
-
-/// A packet to be decided about.
-struct Case<'a, V: Version> {
-    key: &'a V::Key,
-    head: Head,
-    question: &'a Key<V::Address>,
-    exit: Exit,
-    interface: u16,
-    bytes: u32,
-    ahead: Ahead<'a>,
-}
-
-impl<V: Version> Case<'_, V> {
-    fn decide(
-        &self,
-        mut flows: Option<&mut FlowTable>,
-        work: &Work<'_>,
-        watch: &mut FlowWatch,
-        changed: &mut bool,
-    ) -> Result<(), Drop> {
-        let known = match flows.as_deref_mut() {
-            Some(flows) if *changed || self.head.is(Head::STALE) => {
-                self.known(flows, work, watch, changed)
-            }
-            _ => None,
-        };
-        known.unwrap_or_else(|| self.first(flows, work, watch, changed))
-    }
-
-    /// The packet's flow may have been made by one in front of it in the frame, or is to be decided again. `None` where it is a
-    /// new flow's first.
-    fn known(
-        &self,
-        flows: &mut FlowTable,
-        work: &Work<'_>,
-        watch: &mut FlowWatch,
-        changed: &mut bool,
-    ) -> Option<Result<(), Drop>> {
-        if self.head.is(Head::UNTRACKED) {
-            return None;
-        }
-        let index = flows.lookup(self.key, flows.hash(self.key))?;
-        if !flows.is_live(index, work.now) {
-            return None;
-        }
-        if self.head.is(Head::RELATED) {
-            return Some(Ok(()));
-        }
-        let stale = flows.leg(index).policy_generation != work.policy.generation;
-        if stale && work.policy.settings.reevaluate && !self.is_still_allowed(flows, index, work) {
-            // Decided as a packet of its own from here on.
-            flows.remove(index, |flow, end| {
-                watch.ended(flow, end, work.policy, work.now_ns);
-            });
-            *changed = true;
-            return None;
-        }
-        match flows.packet(index, self.head.tcp, self.bytes, work.now) {
-            Tracked::Live => Some(Ok(())),
-            Tracked::Invalid => Some(Err(Drop::Invalid)),
-            Tracked::Expired | Tracked::Reopened => None,
-        }
-    }
-
-    /// Decides again about a flow as its first packet would be, and notes the result where it stays.
-    fn is_still_allowed(&self, flows: &mut FlowTable, index: FlowIndex, work: &Work<'_>) -> bool {
-        let Some(view) = flows.view(index) else {
-            return false;
-        };
-        let (input, output) = (
-            view.interface(Direction::Forward),
-            view.interface(Direction::Reverse),
-        );
-        let fate = if index.direction() == Direction::Forward {
-            self.judge(work)
-        } else {
-            let asked = work
-                .policy
-                .classify(question_of_flow::<V>(&self.key.reversed()));
-            // Answers come in where the flow's own packets go out.
-            let way = match output {
-                NO_INTERFACE => Way::Host,
-                _ => Way::Out(work.policy.of(self.interface)),
-            };
-            let input = work.policy.of(input);
-            decide(
-                &asked,
-                input,
-                way,
-                false,
-                &work.policy.settings,
-                work.counters,
-            )
-        };
-        let Fate::Pass {
-            track: true, rules, ..
-        } = fate
-        else {
-            return false;
-        };
-        let forward = match index.direction() {
-            Direction::Forward => index,
-            Direction::Reverse => index.peer(),
-        };
-        for (index, rule) in [(forward, rules[0]), (forward.peer(), rules[1])] {
-            let leg = Leg {
-                policy_generation: work.policy.generation,
-                rule: rule.0,
-                ..flows.leg(index)
-            };
-            flows.set_leg(index, leg);
-        }
-        true
-    }
-
-    /// A packet of no flow: may it pass, and is its flow to be remembered?
-    fn first(
-        &self,
-        flows: Option<&mut FlowTable>,
-        work: &Work<'_>,
-        watch: &mut FlowWatch,
-        changed: &mut bool,
-    ) -> Result<(), Drop> {
-        let class = FlowClass::of(self.key.protocol());
-        let fate = self.judge(work);
-        if work.hears {
-            watch.decided(&self.lone(), fate, work.policy, work.now_ns);
-        }
-        let (rules, by_policy) = match fate {
-            Fate::Deny { by, .. } => return Err(by.into()),
-            Fate::Pass { track: false, .. } => return Ok(()),
-            Fate::Pass {
-                track: true,
-                rules,
-                by_policy,
-            } => (rules, by_policy),
-        };
-        if is_tcp(self.key, self.head) && !self.head.tcp.is_valid() {
-            return Err(Drop::Invalid);
-        }
-        if self.head.is(Head::LONE) {
-            // An ICMP error without a flow: invalid where connections are tracked, none of an access list's business.
-            return if by_policy {
-                Err(Drop::Invalid)
-            } else {
-                Ok(())
-            };
-        }
-        let Some(state) = FlowState::first(class, self.head.tcp, true) else {
-            return Ok(());
-        };
-        let flows = flows.ok_or(Drop::FlowTableFull)?;
-        let leg = |rule: RuleId| Leg {
-            policy_generation: work.policy.generation,
-            rule: rule.0,
-            ..Leg::default()
-        };
-        let mut flow = NewFlow::new(*self.key, state);
-        flow.legs = [leg(rules[0]), leg(rules[1])];
-        flow.interfaces = [self.interface, self.exit.interface()];
-        let ended = |flow: &FlowView<'_>, end| watch.ended(flow, end, work.policy, work.now_ns);
-        let (index, is_new) = match flows.insert(&flow, work.now, ended) {
-            Inserted::New(index) => {
-                *changed = true;
-                (index, true)
-            }
-            Inserted::Exists(index) => (index, false),
-            Inserted::Clash(_) | Inserted::Full => return Err(Drop::FlowTableFull),
-        };
-        let tracked = flows.packet(index, self.head.tcp, self.bytes, work.now);
-        if is_new & watch.is_listening() {
-            watch.started(flows, index, work.policy, work.now_ns);
-        }
-        match tracked {
-            Tracked::Invalid => Err(Drop::Invalid),
-            Tracked::Live | Tracked::Expired | Tracked::Reopened => Ok(()),
-        }
-    }
-
-    /// As events tell of it.
-    fn lone(&self) -> Lone<'_, V::Address> {
-        Lone {
-            asked: self.question,
-            input: self.interface,
-            exit: self.exit,
-            bytes: self.bytes,
-        }
-    }
-
-    fn judge(&self, work: &Work<'_>) -> Fate {
-        let untracked = self.head.is(Head::UNTRACKED);
-        let input = work.policy.of(self.interface);
-        let way = self.exit.way(work.policy);
-        let settings = &work.policy.settings;
-        decide_by(self.question, input, way, untracked, settings, self.ahead)
-    }
 }
 
 /// Where a packet goes that may.

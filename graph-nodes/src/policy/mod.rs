@@ -15,6 +15,7 @@
 //! begins a connection, so nothing asks the egress lists of host endpoints for what the host itself sends.
 
 mod ahead;
+mod case;
 mod classes;
 mod counters;
 pub mod decide;
@@ -25,7 +26,7 @@ mod housekeeping;
 pub mod ip4_policy;
 pub mod ip6_policy;
 pub mod owner;
-mod packet;
+pub(crate) mod packet;
 #[cfg(test)]
 mod plain;
 pub mod program;
@@ -188,6 +189,8 @@ dataplane::drop_reasons! {
         Fragment = "fragment": "A fragment came before the first of its packet, or overlaps the TCP header",
         Invalid = "invalid": "The TCP flags are none that a connection sends, or the packet is an ICMP error or an answer that belongs to no flow",
         FlowTableFull = "flow-table-full": "There is no room to remember the packet's flow",
+        NatNoSession = "nat-no-session": "The packet is for an address that sources are translated to, and belongs to no flow; or it may not leave untranslated and begins none",
+        NatExhausted = "nat-exhausted": "No address and port of the pool are free for the packet's flow",
         Truncated = "truncated": "The packet ends inside its headers",
         Malformed = "malformed": "The IPv6 extension headers are malformed",
     }

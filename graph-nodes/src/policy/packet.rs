@@ -14,6 +14,7 @@ use super::owner::{Home, Owned};
 use super::{Drop, InterfacePolicy, JudgedAddress, Policy, SetAddress};
 use crate::fib::{Group, RouteAction};
 use crate::flow_hash;
+use crate::nat::{Translated, Translation};
 use crate::snapshot::{NO_INTERFACE, Snapshot};
 
 const TCP: u8 = 6;
@@ -21,7 +22,7 @@ const UDP: u8 = 17;
 
 /// What a packet is, beside its flow's key.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub(super) struct Head {
+pub(crate) struct Head {
     bits: u8,
     /// Flags of TCP; of none for other protocols.
     pub(super) tcp: TcpFlags,
@@ -34,7 +35,7 @@ impl Head {
     pub(super) const TO_HOST: u8 = 1 << 0;
     /// An untracked list has allowed it.
     pub(super) const UNTRACKED: u8 = 1 << 1;
-    /// An ICMP error; the key is that of the packet that it quotes.
+    /// An ICMP error; the key is that of packets that go against the one that it quotes.
     pub(super) const RELATED: u8 = 1 << 2;
     /// It has its verdict already.
     pub(super) const DECIDED: u8 = 1 << 3;
@@ -84,7 +85,7 @@ pub(super) enum Exit {
 }
 
 /// Headers of a packet, taken apart.
-pub(super) struct Dissected {
+pub(crate) struct Dissected {
     protocol: u8,
     /// Bytes in front of the transport header.
     transport: usize,
@@ -93,9 +94,9 @@ pub(super) struct Dissected {
 }
 
 /// A version of IP.
-pub(super) trait Version: Send + 'static {
+pub(crate) trait Version: Send + 'static {
     type Address: SetAddress + JudgedAddress;
-    type Key: FlowKey + Owned + Hash;
+    type Key: Translated + Owned + Hash;
     /// Type of the echo request.
     const ECHO: u8;
     /// Type of the echo reply.
@@ -129,10 +130,14 @@ pub(super) trait Version: Send + 'static {
     fn route(snapshot: &Snapshot, interface: u16, address: Self::Address) -> Group;
     /// The hash by which the look-up chooses among next hops.
     fn hash(packet: &[u8]) -> u32;
+    /// What is translated.
+    fn translation(snapshot: &Snapshot) -> &Translation<Self::Address>;
+    /// Tells the look-up of a packet's new destination.
+    fn redirect(packet: &mut Descriptor, snapshot: &Snapshot, destination: u128);
 }
 
-pub(super) struct Ip4;
-pub(super) struct Ip6;
+pub(crate) struct Ip4;
+pub(crate) struct Ip6;
 
 /// Reads any packet.
 pub(super) fn parse<V: Version>(
@@ -201,14 +206,21 @@ pub(super) fn parse<V: Version>(
     Ok((V::key(ends, transport.ports, protocol, zone), head))
 }
 
-/// The key of the packet that an ICMP error quotes, where its sender is who is told.
+/// The key of the flow that an ICMP error belongs to: of the packets that go the same way, against the one that it quotes and whose
+/// sender is who is told.
 fn quoted<V: Version>(quote: &[u8], told: V::Address, zone: u16) -> Option<V::Key> {
-    let headers = V::dissect(quote).ok()?;
-    let ends = V::addresses(quote);
-    if ends.0 != told || headers.fragment.is_some_and(|(_, offset)| offset > 0) {
+    let key = key_of::<V>(quote, zone)?;
+    (V::ends(&key).0 == told).then(|| key.reversed())
+}
+
+/// The key of a packet of which the beginning is there; `None` where it does not say.
+pub(crate) fn key_of<V: Version>(packet: &[u8], zone: u16) -> Option<V::Key> {
+    let headers = V::dissect(packet).ok()?;
+    if headers.fragment.is_some_and(|(_, offset)| offset > 0) {
         return None;
     }
-    let transport = transport::<V>(headers.protocol, quote.get(headers.transport..)?)?;
+    let transport = transport::<V>(headers.protocol, packet.get(headers.transport..)?)?;
+    let ends = V::addresses(packet);
     Some(V::key(ends, transport.ports, headers.protocol, zone))
 }
 
@@ -284,6 +296,13 @@ pub(super) fn question_of_flow<V: Version>(key: &V::Key) -> Key<V::Address> {
         (V::ECHO_REPLY, 0)
     };
     Key::icmp(source, destination, kind, code)
+}
+
+/// The key of a flow's own packets with their destination translated and their source not, from the keys of both directions.
+pub(super) fn redirected<V: Version>(forward: &V::Key, reply: &V::Key) -> V::Key {
+    let ends = (V::ends(forward).0, V::ends(reply).0);
+    let ports = (V::ports(forward).0, V::ports(reply).0);
+    V::key(ends, ports, forward.protocol(), forward.zone())
 }
 
 /// What rules are asked about an echo reply, and about the request that it answers. `None` for other packets.
@@ -460,6 +479,19 @@ impl Version for Ip4 {
     fn hash(packet: &[u8]) -> u32 {
         flow_hash::ip4(packet)
     }
+
+    #[inline(always)]
+    fn translation(snapshot: &Snapshot) -> &Translation<u32> {
+        &snapshot.nat.ip4
+    }
+
+    #[inline(always)]
+    fn redirect(packet: &mut Descriptor, snapshot: &Snapshot, destination: u128) {
+        packet.word = destination as u32;
+        if let Some(vrf) = snapshot.vrf_of(packet.interface) {
+            vrf.ip4.prefetch(packet.word);
+        }
+    }
 }
 
 /// Set in the zones of link-local flows, whose addresses mean something on one link only: the rest is the interface.
@@ -576,6 +608,14 @@ impl Version for Ip6 {
     fn hash(packet: &[u8]) -> u32 {
         flow_hash::ip6(packet)
     }
+
+    #[inline(always)]
+    fn translation(snapshot: &Snapshot) -> &Translation<u128> {
+        &snapshot.nat.ip6
+    }
+
+    #[inline(always)]
+    fn redirect(_: &mut Descriptor, _: &Snapshot, _: u128) {}
 }
 
 fn is_link_local(address: u128) -> bool {

@@ -2,11 +2,14 @@
 //! own, which keeps what it needs in registers.
 
 use dataplane::{BufferView, Descriptor, Flags, Verdict};
-use tables::{FlowHash, FlowTable, FlowTrace, Tick};
+use tables::acl::Address as _;
+use tables::{FlowHash, FlowIndex, FlowKey as _, FlowTable, FlowTrace, LegFlags, Tick};
 
-use super::enforce::LOOKUP;
+use super::enforce::{LOOKUP, Work};
 use super::packet::{Head, Version, length};
 use super::{EndpointKind, InterfacePolicy};
+use crate::nat::Translated as _;
+use crate::snapshot::Snapshot;
 
 /// What the packets of an interface meet before flows are looked at.
 #[derive(Clone, Copy)]
@@ -81,26 +84,105 @@ impl Plain<'_> {
     }
 }
 
+/// Packets that were read and whose flows were searched.
+#[derive(Clone, Copy)]
+pub(super) struct Known<'a, K> {
+    pub(super) keys: &'a [K],
+    pub(super) heads: &'a [Head],
+    pub(super) traces: &'a [FlowTrace],
+    pub(super) view: BufferView<'a>,
+    pub(super) now: Tick,
+}
+
 /// Passes packets from the front up to the first that is not plain or not surely one of a living flow; returns how many.
 #[inline(never)]
 pub(super) fn pass_living<V: Version>(
     packets: &[Descriptor],
     verdicts: &mut [Verdict],
-    (keys, heads, traces): (&[V::Key], &[Head], &[FlowTrace]),
+    known: Known<'_, V::Key>,
     flows: &mut FlowTable,
-    (view, now): (BufferView<'_>, Tick),
 ) -> usize {
-    let what = keys.iter().zip(heads).zip(traces);
+    let what = known.keys.iter().zip(known.heads).zip(known.traces);
     let mut count = 0;
     for (packet, ((key, head), trace)) in packets.iter().zip(what) {
-        let bytes = length::<V>(packet, view);
-        if !head.is_plain() || !flows.pass(*trace, key, head.tcp, bytes, now) {
+        let bytes = length::<V>(packet, known.view);
+        if !head.is_plain() || !flows.pass(*trace, key, head.tcp, bytes, known.now) {
             break;
         }
         count += 1;
     }
     verdicts[..count].fill(LOOKUP);
     count
+}
+
+/// As [`pass_living`], where flows may be translated.
+#[inline(never)]
+pub(super) fn pass_translating<V: Version>(
+    packets: &mut [Descriptor],
+    verdicts: &mut [Verdict],
+    known: Known<'_, V::Key>,
+    flows: &mut FlowTable,
+    snapshot: &Snapshot,
+) -> usize {
+    let what = known.keys.iter().zip(known.heads).zip(known.traces);
+    let mut count = 0;
+    for (packet, ((key, head), trace)) in packets.iter_mut().zip(what) {
+        let bytes = length::<V>(packet, known.view);
+        if !head.is_plain() || packet.flags().contains(Flags::OFFLOAD) {
+            break;
+        }
+        let passed = flows.pass_rewriting(*trace, key, head.tcp, bytes, known.now);
+        let Some(rewrite) = passed else { break };
+        if let Some(rewrite) = rewrite {
+            V::Key::apply_plain(known.view.bytes_mut(packet), rewrite);
+            V::redirect(packet, snapshot, V::Key::destination(rewrite));
+        }
+        count += 1;
+    }
+    verdicts[..count].fill(LOOKUP);
+    count
+}
+
+/// Makes any packet of a flow what the flow says.
+#[inline]
+pub(super) fn translate<V: Version>(
+    packet: &mut Descriptor,
+    head: Head,
+    index: FlowIndex,
+    flows: &FlowTable,
+    work: &Work<'_>,
+) {
+    if work.translates && flows.leg(index).flags.has(LegFlags::REWRITE) {
+        translate_any::<V>(packet, head, index, flows, work);
+    }
+}
+
+#[inline(never)]
+fn translate_any<V: Version>(
+    packet: &mut Descriptor,
+    head: Head,
+    index: FlowIndex,
+    flows: &FlowTable,
+    work: &Work<'_>,
+) {
+    let rewrite = flows.rewrite::<V::Key>(index);
+    let partial = work
+        .view
+        .offload(packet)
+        .is_some_and(|offload| offload.checksum);
+    let bytes = work.view.bytes_mut(packet);
+    if !head.is(Head::RELATED) {
+        V::Key::apply(bytes, &rewrite, partial);
+    } else if let (Some(own), Some(quoted)) = (
+        flows.key::<V::Key>(index),
+        flows.key::<V::Key>(index.peer()),
+    ) {
+        // What is quoted went the other way, and becomes what it was when it came in.
+        let back = own.reversed().rewrite_to(&quoted);
+        V::Key::apply_error(bytes, &own, &rewrite, &back);
+    }
+    let (_, destination) = V::addresses(work.view.bytes(packet));
+    V::redirect(packet, work.snapshot, destination.widen());
 }
 
 /// The second step of the search for flows.

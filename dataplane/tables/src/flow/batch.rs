@@ -9,7 +9,7 @@ use super::{
     FlowTable,
     index::Candidate,
     key::{FlowHash, FlowKey},
-    record::FlowIndex,
+    record::{FlowIndex, LegFlags, Record},
     state::TcpFlags,
     timeouts::Tick,
 };
@@ -90,23 +90,48 @@ impl FlowTable {
         bytes: u32,
         now: Tick,
     ) -> bool {
+        self.pass_record(trace, key, flags, bytes, now).is_some()
+    }
+
+    /// As [`pass`](Self::pass), with what the packet becomes; no rewrite where it stays as it is.
+    #[inline(always)]
+    pub fn pass_rewriting<K: FlowKey>(
+        &mut self,
+        trace: FlowTrace,
+        key: &K,
+        flags: TcpFlags,
+        bytes: u32,
+        now: Tick,
+    ) -> Option<Option<&K::Rewrite>> {
+        let record = self.pass_record(trace, key, flags, bytes, now)?;
+        let rewrites = record.data.leg().flags.has(LegFlags::REWRITE);
+        Some(rewrites.then_some(&record.rewrite))
+    }
+
+    #[inline(always)]
+    fn pass_record<K: FlowKey>(
+        &mut self,
+        trace: FlowTrace,
+        key: &K,
+        flags: TcpFlags,
+        bytes: u32,
+        now: Tick,
+    ) -> Option<&Record<K>> {
         let (slots, limits) = K::parts(self);
         // What is no record's is slot 0 here, which is free.
         let (ip6, at) = (trace.0 >> 31 != 0, trace.0 & 0x7fff_ffff);
-        let Some(record) = slots.records.get_mut(at as usize) else {
-            return false;
-        };
+        let record = slots.records.get_mut(at as usize)?;
         let data = &mut record.data;
         let is_over = limits.is_over(data.state, now.since(data.last_seen));
         let (packets, packets_carry) = data.packets.overflowing_add(1);
         let (bytes, bytes_carry) = data.bytes.overflowing_add(bytes);
         let stays = data.state.is_settled(flags) & !is_over & !packets_carry & !bytes_carry;
         if !stays | (ip6 != K::IP6) || record.key != *key {
-            return false;
+            return None;
         }
         data.last_seen = now;
         (data.packets, data.bytes) = (packets, bytes);
-        true
+        Some(record)
     }
 
     /// Two keys with one tag in one bucket, or a step that was not taken.

@@ -51,8 +51,16 @@ pub struct FlowKey6 {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FlowHash(pub(crate) u64);
 
+impl FlowHash {
+    /// All its bits: nobody who does not know the table's secret can guess them.
+    #[inline(always)]
+    pub const fn to_bits(self) -> u64 {
+        self.0
+    }
+}
+
 /// Key of one address family: [`FlowKey4`] or [`FlowKey6`].
-pub trait FlowKey: Copy + Eq + Debug + Default + Family {
+pub trait FlowKey: Copy + Eq + Debug + Default + Family + 'static {
     /// What one direction of the family rewrites.
     type Rewrite: Copy + Debug + Default + PartialEq;
 

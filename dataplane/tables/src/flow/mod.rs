@@ -277,6 +277,12 @@ impl FlowTable {
         slots.holds(at.to_word(), key) && self.state(at).is_some()
     }
 
+    /// The key under which the packets of this direction are found; `None` for an index of the other family.
+    #[inline]
+    pub fn key<K: FlowKey>(&self, at: FlowIndex) -> Option<K> {
+        (at.is_ip6() == K::IP6).then(|| K::slots(self).records[at.record()].key)
+    }
+
     /// What was decided about this direction.
     #[inline(always)]
     pub fn leg(&self, at: FlowIndex) -> Leg {

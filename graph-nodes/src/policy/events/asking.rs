@@ -3,8 +3,8 @@
 use tables::acl::{Key, SetClasses};
 use tables::{AnyFlowKey, Direction, FlowView};
 
-use super::super::decide::{Asking, Denial, Fate, Way, decide_by};
-use super::super::packet::{Exit, Ip4, Ip6, question_of_flow};
+use super::super::decide::{Asking, Denial, Fate, Seen, Way, decide_by};
+use super::super::packet::{Exit, Ip4, Ip6, Version, question_of_flow, redirected};
 use super::super::{
     EndpointKind, INGRESS, InterfacePolicy, JudgedAddress, Judgement, Lists, Policy, Program,
     RuleId, SetAddress,
@@ -75,10 +75,27 @@ pub(super) fn staged_of(flow: &FlowView<'_>, policy: &Policy) -> Option<Staged> 
         NO_INTERFACE => Exit::Host,
         number => Exit::Interface(number),
     };
-    match flow.key(Direction::Forward) {
-        AnyFlowKey::Ip4(key) => would(policy, &question_of_flow::<Ip4>(&key), input, exit, true),
-        AnyFlowKey::Ip6(key) => would(policy, &question_of_flow::<Ip6>(&key), input, exit, true),
+    match (flow.key(Direction::Forward), flow.key(Direction::Reverse)) {
+        (AnyFlowKey::Ip4(key), AnyFlowKey::Ip4(reply)) => {
+            would_of::<Ip4>(policy, &key, &reply, input, exit)
+        }
+        (AnyFlowKey::Ip6(key), AnyFlowKey::Ip6(reply)) => {
+            would_of::<Ip6>(policy, &key, &reply, input, exit)
+        }
+        _ => None,
     }
+}
+
+fn would_of<V: Version>(
+    policy: &Policy,
+    key: &V::Key,
+    reply: &V::Key,
+    input: u16,
+    exit: Exit,
+) -> Option<Staged> {
+    let before = question_of_flow::<V>(key);
+    let after = question_of_flow::<V>(&redirected::<V>(key, reply));
+    would(policy, &before, &after, input, exit, true)
 }
 
 /// What staged policies would do with a packet of no flow, where they concern it.
@@ -86,12 +103,20 @@ pub(super) fn staged<A: JudgedAddress + SetAddress>(
     policy: &Policy,
     packet: &Lone<'_, A>,
 ) -> Option<Staged> {
-    would(policy, packet.asked, packet.input, packet.exit, false)
+    would(
+        policy,
+        packet.asked,
+        packet.after,
+        packet.input,
+        packet.exit,
+        false,
+    )
 }
 
 fn would<A: JudgedAddress + SetAddress>(
     policy: &Policy,
-    asked: &Key<A>,
+    before: &Key<A>,
+    after: &Key<A>,
     input: u16,
     exit: Exit,
     classify: bool,
@@ -105,18 +130,20 @@ fn would<A: JudgedAddress + SetAddress>(
     if !concerned.iter().flatten().any(|end| end.staged.is_some()) {
         return None;
     }
-    let asked = if classify {
-        policy.classify(*asked)
-    } else {
-        *asked
+    let classified = |key: &Key<A>| match classify {
+        true => policy.classify(*key),
+        false => *key,
     };
-    Some(match walk(policy, &asked, input, way, AsStaged) {
-        Fate::Pass { rules, .. } => Staged { allow: true, rules },
-        Fate::Deny { rule, .. } => Staged {
-            allow: false,
-            rules: [rule, RuleId::NONE],
+    let (before, after) = (classified(before), classified(after));
+    Some(
+        match walk(policy, [&before, &after], input, way, AsStaged) {
+            Fate::Pass { rules, .. } => Staged { allow: true, rules },
+            Fate::Deny { rule, .. } => Staged {
+                allow: false,
+                rules: [rule, RuleId::NONE],
+            },
         },
-    })
+    )
 }
 
 /// The rule that denies a packet, as enforced; none where none does.
@@ -125,7 +152,7 @@ pub(super) fn denier<A: JudgedAddress + SetAddress>(
     packet: &Lone<'_, A>,
 ) -> RuleId {
     let (input, way) = (policy.of(packet.input), way(policy, packet.exit));
-    match walk(policy, packet.asked, input, way, Quiet) {
+    match walk(policy, [packet.asked, packet.after], input, way, Quiet) {
         Fate::Pass { .. } => RuleId::NONE,
         Fate::Deny { rule, .. } => rule,
     }
@@ -141,7 +168,7 @@ pub(super) fn logs<A: JudgedAddress + SetAddress>(
     let sets = policy.sets.as_ref().map_or(&none, |sets| &*sets.classes);
     let (input, way) = (policy.of(packet.input), way(policy, packet.exit));
     let asking = Logging { sets, log };
-    let _ = walk(policy, packet.asked, input, way, asking);
+    let _ = walk(policy, [packet.asked, packet.after], input, way, asking);
 }
 
 fn way(policy: &Policy, exit: Exit) -> Way<'_> {
@@ -152,10 +179,10 @@ fn way(policy: &Policy, exit: Exit) -> Way<'_> {
     }
 }
 
-/// All lists, the untracked one first.
+/// All lists, the untracked one first, about a packet before and after its destination is translated.
 fn walk<A: JudgedAddress + SetAddress>(
     policy: &Policy,
-    asked: &Key<A>,
+    [before, after]: [&Key<A>; 2],
     input: Option<&InterfacePolicy>,
     way: Way<'_>,
     mut asking: impl Asking,
@@ -164,7 +191,7 @@ fn walk<A: JudgedAddress + SetAddress>(
     if let Some(host) = input.filter(|input| input.kind == EndpointKind::Host)
         && let Some(list) = &asking.lists(host).untracked[INGRESS]
     {
-        let judgement = asking.judge(list, asked);
+        let judgement = asking.judge(list, before);
         if judgement.is_decided() && !judgement.allow {
             return Fate::Deny {
                 by: Denial::Policy,
@@ -174,5 +201,10 @@ fn walk<A: JudgedAddress + SetAddress>(
         untracked = judgement.is_decided();
     }
     let settings = &policy.settings;
-    decide_by(asked, input, way, untracked, settings, &mut asking)
+    let seen = Seen {
+        before,
+        after,
+        leaving: Some(after),
+    };
+    decide_by(seen, input, way, untracked, settings, &mut asking)
 }

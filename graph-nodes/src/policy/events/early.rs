@@ -39,6 +39,7 @@ pub(in super::super) fn tell_guarded<V: Version>(
         let asked = policy.classify(question::<V>(&key, head, bytes));
         let lone = Lone {
             asked: &asked,
+            after: &asked,
             input: interface,
             exit: exit::<V>(snapshot, interface, head, asked.destination(), bytes),
             bytes: length::<V>(packet, view),

@@ -237,6 +237,8 @@ struct Dump {
 /// A packet of no flow, as events tell of it.
 pub(super) struct Lone<'a, A> {
     pub(super) asked: &'a Key<A>,
+    /// With its destination translated.
+    pub(super) after: &'a Key<A>,
     pub(super) input: u16,
     pub(super) exit: Exit,
     /// From the IP header on.
