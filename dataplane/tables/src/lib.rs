@@ -8,6 +8,9 @@
 //! | [`IpPortSets`](address_sets::IpPortSets) | hash in shared shards | as above |
 //! | [`FlowTable`] | tag buckets, one line per direction of a flow | owned by one worker |
 //! | [`acl::Classifier`] | brute force, bit vectors or cut trees, by size | compiled anew; a small overlay for single changes |
+//! | [`ExactMap`] | two-choice buckets, one line nearly always | built anew |
+//! | [`Maglev`] | consistent hashing over a prime number of slots | built anew |
+//! | [`DetNat`] | arithmetic | configuration only |
 //! | [`TokenBucket`] | integer credit | owned by its user |
 //!
 //! A route table is a pair: one writer (owned by the control plane, `&mut self`) and any number of reader
@@ -32,12 +35,15 @@ pub mod acl;
 pub mod address_sets;
 mod array;
 mod cpu;
+mod det_nat;
 mod error;
+mod exact;
 mod flow;
 mod hosts;
 mod interval_tree;
 mod lpm4;
 mod lpm6;
+mod maglev;
 mod prefetch;
 mod prefix;
 mod published;
@@ -45,7 +51,9 @@ mod rib;
 mod token_bucket;
 
 pub use array::HugePages;
+pub use det_nat::{AddressRange, DetBinding, DetNat, DetNatConfig, DetNatError, Share};
 pub use error::LpmError;
+pub use exact::{ExactMap, ExactMapError};
 pub use flow::{
     AnyFlowKey, Direction, FlowClass, FlowConfig, FlowEnd, FlowGauges, FlowHash, FlowIndex,
     FlowKey, FlowKey4, FlowKey6, FlowScan, FlowState, FlowTable, FlowTimeouts, FlowTrace, FlowView,
@@ -54,6 +62,7 @@ pub use flow::{
 };
 pub use lpm4::{Lpm4, Lpm4View, Lpm4Writer};
 pub use lpm6::{Lpm6, Lpm6Writer};
+pub use maglev::{Maglev, MaglevError};
 pub use prefix::{Prefix4, Prefix6, PrefixError};
 pub use token_bucket::TokenBucket;
 

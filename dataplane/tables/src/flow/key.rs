@@ -360,7 +360,7 @@ const fn halves(addr: u128) -> [u64; 2] {
 
 /// Both halves of the product, one over the other.
 #[inline(always)]
-const fn fold_product(a: u64, b: u64) -> u64 {
+pub(crate) const fn fold_product(a: u64, b: u64) -> u64 {
     let product = a as u128 * b as u128;
     (product >> 64) as u64 ^ product as u64
 }

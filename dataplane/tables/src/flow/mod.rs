@@ -35,6 +35,8 @@ use self::{
     timeouts::Limits,
 };
 
+pub(crate) use self::key::fold_product;
+
 pub use self::{
     batch::FlowTrace,
     insert::{FlowEnd, Inserted, NewFlow},
