@@ -1,4 +1,5 @@
-//! Lookup tables of the packet path: longest-prefix match, address sets, rule classifier, flow table, token bucket.
+//! Lookup tables of the packet path: longest-prefix match, address sets, rule classifier, flow table, exact match, consistent hashing,
+//! NAT ports, token bucket.
 //!
 //! | table | structure | updates |
 //! |---|---|---|
@@ -11,6 +12,7 @@
 //! | [`ExactMap`] | two-choice buckets, one line nearly always | built anew |
 //! | [`Maglev`] | consistent hashing over a prime number of slots | built anew |
 //! | [`DetNat`] | arithmetic | configuration only |
+//! | [`PortBlocks`], [`HostBlocks`] | bitmaps; records of blocks and hosts in lists | owned by one worker |
 //! | [`TokenBucket`] | integer credit | owned by its user |
 //!
 //! A route table is a pair: one writer (owned by the control plane, `&mut self`) and any number of reader
@@ -44,6 +46,7 @@ mod interval_tree;
 mod lpm4;
 mod lpm6;
 mod maglev;
+mod port_blocks;
 mod prefetch;
 mod prefix;
 mod published;
@@ -63,6 +66,10 @@ pub use flow::{
 pub use lpm4::{Lpm4, Lpm4View, Lpm4Writer};
 pub use lpm6::{Lpm6, Lpm6Writer};
 pub use maglev::{Maglev, MaglevError};
+pub use port_blocks::{
+    Allocated, Block, GivenBack, HostBlocks, HostBlocksConfig, HostUsage, Parity, PortBlocks,
+    PortBlocksError, PortGauges, PortLayout, PortRefusal, PortWish, Released,
+};
 pub use prefix::{Prefix4, Prefix6, PrefixError};
 pub use token_bucket::TokenBucket;
 

@@ -242,7 +242,10 @@ fn mix(word: u64) -> u64 {
 }
 
 fn is_prime(n: usize) -> bool {
-    n >= 2 && (2..).take_while(|d| d * d <= n).all(|d| n % d != 0)
+    n >= 2
+        && (2..)
+            .take_while(|d| d * d <= n)
+            .all(|d| !n.is_multiple_of(d))
 }
 
 impl fmt::Display for MaglevError {
@@ -284,8 +287,8 @@ mod tests {
             .iter()
             .map(|(_, backend)| {
                 let (h1, h2) = (mix(backend.0), mix(mix(backend.0)));
-                let offset = (u128::from(h1) * size as u128 >> 64) as usize;
-                let skip = (u128::from(h2) * (size - 1) as u128 >> 64) as usize + 1;
+                let offset = ((u128::from(h1) * size as u128) >> 64) as usize;
+                let skip = ((u128::from(h2) * (size - 1) as u128) >> 64) as usize + 1;
                 (0..size).map(|j| (offset + j * skip) % size).collect()
             })
             .collect();

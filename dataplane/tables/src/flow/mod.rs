@@ -35,7 +35,7 @@ use self::{
     timeouts::Limits,
 };
 
-pub(crate) use self::key::fold_product;
+pub(crate) use self::{key::fold_product, timeouts::ticks};
 
 pub use self::{
     batch::FlowTrace,

@@ -130,7 +130,8 @@ impl Limits {
     }
 }
 
-fn ticks(duration: Duration) -> u32 {
+/// Rounded up, at most 2^31 - 1.
+pub(crate) fn ticks(duration: Duration) -> u32 {
     let ticks = duration.as_nanos().div_ceil(u128::from(Tick::NANOS));
     u32::try_from(ticks).map_or(i32::MAX as u32, |ticks| ticks.min(i32::MAX as u32))
 }
