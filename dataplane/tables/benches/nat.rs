@@ -152,6 +152,8 @@ fn ports(c: &mut Criterion) {
                         let start = Instant::now();
                         for batch in all[..count].chunks(32) {
                             batch.iter().for_each(|host| table.prefetch(*host));
+                            batch.iter().for_each(|host| table.prefetch_host(*host));
+                            batch.iter().for_each(|host| table.prefetch_block(*host));
                             for host in batch {
                                 let port = table.allocate(*host, PortWish::default(), |_, _| true);
                                 given.extend(port.map(|given| (given.address, given.port)));
@@ -161,13 +163,19 @@ fn ports(c: &mut Criterion) {
                         let refused = count - given.len();
                         assert!(refused * 50 <= count, "{refused} of {count} refused");
                         let again = Instant::now();
-                        for (address, port) in given.drain(..) {
-                            table.release(address, port, now).expect("in use");
+                        for batch in given.chunks(32) {
+                            for (address, port) in batch {
+                                table.prefetch_port(*address, *port);
+                            }
+                            for (address, port) in batch {
+                                table.release(*address, *port, now).expect("in use");
+                            }
                         }
                         spent += match timed {
                             "allocate" => middle - start,
                             _ => again.elapsed(),
                         };
+                        given.clear();
                         left -= count as u64;
                     }
                     spent

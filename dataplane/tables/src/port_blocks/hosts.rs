@@ -1,11 +1,13 @@
 //! Which host has which blocks, and which of their ports are in use.
 
-use std::time::Duration;
-
-use super::{Block, PortBlocks, PortBlocksError, Random, filled, index::HostIndex};
+use super::{
+    Allocated, Block, GivenBack, HostBlocksConfig, HostUsage, Parity, PortBlocks, PortBlocksError,
+    PortGauges, PortRefusal, PortWish, Random, Released, filled, index::HostIndex,
+};
 use crate::{
     Tick,
     flow::{fold_product, ticks},
+    prefetch::prefetch,
 };
 
 /// No block, no host: the end of a list.
@@ -14,157 +16,13 @@ const NONE: u32 = u32::MAX;
 /// How many of a host's blocks with free ports are searched before it gets another block.
 const MOST_SEARCHED: usize = 16;
 
-/// Limits of [`HostBlocks`]. They count by worker.
-#[derive(Clone, Debug)]
-pub struct HostBlocksConfig {
-    /// Most hosts that have blocks at once; below 2^31.
-    pub hosts: u32,
-    /// Most blocks of a host.
-    pub most_blocks: u32,
-    /// Most ports that a host uses at once (RFC 6888 REQ-4).
-    pub most_ports: u32,
-    /// How long a block whose ports are all free stays with its host: for that time no other host gets
-    /// its ports (RFC 6888 REQ-8 wants 120 s for what is not tracked TCP), and the host's next flows take no new block.
-    pub hold: Duration,
-    /// Most blocks that are held so. Where there are more, those held for longest go first.
-    pub most_held: u32,
-    /// Whether all blocks of a host are on one outside address (RFC 4787 REQ-2, RFC 6888 REQ-2 "paired"), even where that
-    /// means that it gets none. Otherwise on one as long as that has free blocks.
-    pub paired: bool,
-    /// Makes the choice of ports reproducible: for tests. Drawn at random where `None`.
-    pub seed: Option<u64>,
-}
-
-impl HostBlocksConfig {
-    /// No limits by host, paired addresses, blocks held for 120 s.
-    pub fn new(hosts: u32) -> Self {
-        Self {
-            hosts,
-            most_blocks: u32::MAX,
-            most_ports: u32::MAX,
-            hold: Duration::from_secs(120),
-            most_held: u32::MAX,
-            paired: true,
-            seed: None,
-        }
-    }
-}
-
-/// Whether a port number is even or odd.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Parity {
-    /// Even.
-    Even,
-    /// Odd.
-    Odd,
-}
-
-impl Parity {
-    /// The parity of a port.
-    pub const fn of(port: u16) -> Self {
-        if port.is_multiple_of(2) {
-            Self::Even
-        } else {
-            Self::Odd
-        }
-    }
-
-    /// The ports of this parity in a word of bitmap: blocks begin at even ports.
-    const fn mask(self) -> u64 {
-        match self {
-            Self::Even => 0x5555_5555_5555_5555,
-            Self::Odd => 0xaaaa_aaaa_aaaa_aaaa,
-        }
-    }
-}
-
-/// What a flow would like its outside port to be. All of it is given up sooner than the flow.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct PortWish {
-    /// This port (RFC 4787 section 4.2.1 "port preservation"), if it is free in a block of the host, or in
-    /// the block that the host gets now. It comes before the parity.
-    pub port: Option<u16>,
-    /// A port of this parity (RFC 4787 REQ-4), also at the price of another block.
-    pub parity: Option<Parity>,
-}
-
-/// A port that was given out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Allocated {
-    /// Number of the outside address.
-    pub address: u32,
-    /// The port.
-    pub port: u16,
-    /// The block that the host got for it; `None` where it has had the block before.
-    pub new_block: Option<Block>,
-}
-
-/// Why no port was given out. Nothing has changed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum PortRefusal {
-    /// [`HostBlocksConfig::hosts`] others have blocks.
-    TooManyHosts,
-    /// The host uses as many ports as it may.
-    PortLimit,
-    /// The host's blocks are full, and it may have no further one.
-    BlockLimit,
-    /// The host's blocks are full, and there is no free block on its outside address or, where it has none yet, anywhere.
-    Exhausted,
-    /// There are free ports, but the caller accepted none.
-    NotAccepted,
-}
-
-/// A port was released.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Released {
-    /// The host that had used it.
-    pub inside: u128,
-    /// A block that went back: the port's, or one that had been held for longest.
-    pub given_back: Option<GivenBack>,
-}
-
-/// A block that is no longer a host's.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct GivenBack {
-    /// The host that had it.
-    pub inside: u128,
-    /// The block.
-    pub block: Block,
-}
-
-/// What a host has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct HostUsage {
-    /// Number of its outside address.
-    pub address: u32,
-    /// Blocks.
-    pub blocks: u32,
-    /// Ports in use.
-    pub ports: u32,
-}
-
-/// Where [`HostBlocks`] stand.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct PortGauges {
-    /// Hosts that have blocks.
-    pub hosts: u32,
-    /// Ports in use.
-    pub ports: u32,
-    /// Blocks that hosts have, those held included.
-    pub blocks: u32,
-    /// Blocks without a port in use that are kept for their hosts.
-    pub held: u32,
-    /// Blocks that nobody has.
-    pub free: u32,
-}
-
 /// The blocks of one worker's hosts, and the ports in use.
 ///
 /// One worker owns it, as it does the flows whose ports these are. An allocation reads the host's place in the
 /// index, its record, and the record and bitmap of the first of its blocks that has a free port; it looks at further blocks
 /// (16, then takes a new one) only where the wished parity or the caller accepts nothing there. A release
 /// reads the block and the host. No allocation of memory after construction: 16 to 32 bytes per host in
-/// the index, 48 in its record; 28 and a bit per port for every block.
+/// the index, 64 in its record; 32 and a bit per port for every block.
 ///
 /// ```
 /// use tables::{HostBlocks, HostBlocksConfig, Parity, PortBlocks, PortLayout, PortWish, Tick};
@@ -175,7 +33,7 @@ pub struct PortGauges {
 /// let (now, host) = (Tick::from_nanos(0), 0x0a00_0007);
 ///
 /// let wish = PortWish { parity: Some(Parity::Odd), ..PortWish::default() };
-/// let given = hosts.allocate(host, wish, |_, _| true).map_err(|refusal| format!("{refusal:?}"))?;
+/// let given = hosts.allocate(host, wish, |_, _| true)?;
 /// assert_eq!(Parity::of(given.port), Parity::Odd);
 /// assert_eq!(hosts.host_of(given.address, given.port), Some(host));
 /// let released = hosts.release(given.address, given.port, now).ok_or("in use")?;
@@ -211,7 +69,9 @@ struct Ends {
     newest: u32,
 }
 
+/// Within a line, two of them.
 #[derive(Clone, Copy, Debug)]
+#[repr(align(32))]
 struct BlockRecord {
     /// [`NONE`] where nobody has the block.
     host: u32,
@@ -228,7 +88,9 @@ struct BlockRecord {
     held: bool,
 }
 
+/// A line.
 #[derive(Clone, Copy, Debug)]
+#[repr(align(64))]
 struct Host {
     inside: u128,
     /// First of its blocks that have free ports.
@@ -302,10 +164,31 @@ impl HostBlocks {
         })
     }
 
-    /// Asks for the line where the search for a host begins.
+    /// Asks for the line where the search for a host begins: the first of three steps, each worth calling
+    /// for a whole batch of new flows before the next one, to have all their lines at hand.
     #[inline(always)]
     pub fn prefetch(&self, inside: u128) {
         self.index.prefetch(inside);
+    }
+
+    /// The second step: asks for the host's record.
+    #[inline(always)]
+    pub fn prefetch_host(&self, inside: u128) {
+        let host = self.index.guess(inside);
+        prefetch(self.hosts.as_ptr().wrapping_add(host as usize));
+    }
+
+    /// The third step: asks for the block that the host's next port is searched in first.
+    #[inline(always)]
+    pub fn prefetch_block(&self, inside: u128) {
+        let host = self.hosts.get(self.index.guess(inside) as usize);
+        self.prefetch_at(host.map_or(NONE, |host| host.open));
+    }
+
+    /// Asks for the block of a port that is to be released.
+    #[inline(always)]
+    pub fn prefetch_port(&self, address: u32, port: u16) {
+        self.prefetch_at(self.free.position(address, port).unwrap_or(NONE));
     }
 
     /// The outside address where a host that has no block gets its first one, unless it is exhausted: the same
@@ -497,6 +380,13 @@ impl HostBlocks {
         let records = size_of_val(&*self.blocks) + size_of_val(&*self.used);
         let hosts = size_of_val(&*self.hosts) + self.index.memory_bytes();
         self.free.memory_bytes() + (records + hosts) as u64
+    }
+
+    #[inline(always)]
+    fn prefetch_at(&self, at: u32) {
+        prefetch(self.blocks.as_ptr().wrapping_add(at as usize));
+        let word = (at as usize).wrapping_mul(self.words);
+        prefetch(self.used.as_ptr().wrapping_add(word));
     }
 
     #[inline(always)]

@@ -48,6 +48,20 @@ impl HostIndex {
         prefetch(self.entries.as_ptr().wrapping_add(home));
     }
 
+    /// The record that is probably the one of `inside`, if it has one: its line does not have to be there yet.
+    #[inline(always)]
+    pub(super) fn guess(&self, inside: u128) -> u32 {
+        let tag = self.tag(inside);
+        let home = self.home(tag);
+        let entry = self.entries[home];
+        let next = self.entries[self.behind(home)];
+        if entry.tag == tag {
+            entry.record
+        } else {
+            next.record
+        }
+    }
+
     /// The record of `inside`, which `holds` knows.
     #[inline(always)]
     pub(super) fn find(&self, inside: u128, holds: impl Fn(u32) -> bool) -> Option<u32> {

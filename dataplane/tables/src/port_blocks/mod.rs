@@ -25,8 +25,11 @@ mod free;
 mod hosts;
 mod index;
 mod layout;
+mod request;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod twin;
 
 use std::{
     error::Error,
@@ -38,11 +41,12 @@ use crate::flow::fold_product;
 
 pub use self::{
     free::PortBlocks,
-    hosts::{
-        Allocated, GivenBack, HostBlocks, HostBlocksConfig, HostUsage, Parity, PortGauges,
-        PortRefusal, PortWish, Released,
-    },
+    hosts::HostBlocks,
     layout::{Block, PortLayout},
+    request::{
+        Allocated, GivenBack, HostBlocksConfig, HostUsage, Parity, PortGauges, PortRefusal,
+        PortWish, Released,
+    },
 };
 
 /// Why ports could not be laid out. [`field`](Self::field) says which value is wrong.
