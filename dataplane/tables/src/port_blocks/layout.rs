@@ -44,6 +44,9 @@ impl PortLayout {
         workers: u16,
     ) -> Result<Self, PortBlocksError> {
         let (first, last) = (first_port, last_port);
+        if first == 0 {
+            return Err(PortBlocksError::PortZero);
+        }
         if last < first {
             return Err(PortBlocksError::NoPorts { first, last });
         }

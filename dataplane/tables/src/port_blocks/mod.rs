@@ -53,6 +53,8 @@ pub use self::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum PortBlocksError {
+    /// Port 0, which nobody can use.
+    PortZero,
     /// The last port is below the first.
     NoPorts {
         /// As configured.
@@ -99,7 +101,7 @@ impl PortBlocksError {
         match self {
             Self::NoPorts { .. } => "last_port",
             Self::BlockPorts { .. } => "block_ports",
-            Self::TooFewBlocks { .. } => "first_port",
+            Self::PortZero | Self::TooFewBlocks { .. } => "first_port",
             Self::NoSuchWorker { .. } => "worker",
             Self::Zero { field } => field,
             Self::TooManyBlocks { .. } | Self::OutOfMemory => "addresses",
@@ -110,6 +112,7 @@ impl PortBlocksError {
 impl fmt::Display for PortBlocksError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::PortZero => write!(f, "port 0 cannot be used: begin at 1 or higher"),
             Self::NoPorts { first, last } => {
                 write!(f, "the last port, {last}, is below the first, {first}")
             }

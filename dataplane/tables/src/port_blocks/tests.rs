@@ -70,8 +70,8 @@ fn every_block_has_one_worker() {
     }
     // Every number of workers, at the ends of the port space.
     for workers in 1..=16384 {
-        let layout = layout(0, 65535, 2, workers);
-        for port in [0, 1, 2, 32767, 65534, 65535] {
+        let layout = layout(1, 65535, 2, workers);
+        for port in [2, 3, 4, 32767, 65534, 65535] {
             assert_eq!(layout.worker_of(port), Some(port / 2 % workers));
         }
     }
@@ -93,6 +93,10 @@ fn bad_layouts_are_refused_by_field() {
             format!("a block of {block_ports} ports: a power of two from 2 to 4096 is needed");
         assert_eq!(error(1024, 65535, block_ports, 1), ("block_ports", text));
     }
+    assert_eq!(
+        error(0, 65535, 64, 1),
+        is("first_port", "port 0 cannot be used: begin at 1 or higher")
+    );
     assert_eq!(
         error(1024, 65535, 64, 0),
         is("workers", "workers must not be 0")
@@ -431,6 +435,39 @@ fn hosts_stay_on_their_address() {
             .unwrap();
         let given = hosts.allocate(same, wish, yes).unwrap();
         assert_ne!(given.address, preferred);
+    }
+}
+
+/// Blocks of several words, and more blocks than are searched for a parity.
+#[test]
+fn one_host_may_use_every_port() {
+    for block_ports in [64, 128, 4096] {
+        let layout = layout(4096, 65535, block_ports, 1);
+        let blocks = PortBlocks::new(layout, 0, 1, Some(1)).unwrap();
+        let mut hosts = HostBlocks::new(blocks, &config(3)).unwrap();
+        let parity = Some(Parity::Even);
+        let wish = PortWish { port: None, parity };
+        let ports: Vec<u16> = (0..61440)
+            .map(|_| hosts.allocate(5, wish, yes).unwrap().port)
+            .collect();
+        let (even, odd) = ports.split_at(30720);
+        assert!(even.iter().all(|port| port % 2 == 0) && odd.iter().all(|port| port % 2 == 1));
+        let different: HashSet<_> = ports.iter().collect();
+        assert_eq!(different.len(), 61440);
+        assert_eq!(hosts.allocate(5, wish, yes), Err(PortRefusal::Exhausted));
+        for port in ports {
+            assert!(hosts.release(0, port, second(1)).is_some());
+        }
+        assert_eq!(hosts.gauges().held, layout.blocks_of(0));
+        hosts.expire(second(200), u32::MAX, |gone| assert_eq!(gone.inside, 5));
+        let free = layout.blocks_of(0);
+        assert_eq!(
+            hosts.gauges(),
+            PortGauges {
+                free,
+                ..PortGauges::default()
+            }
+        );
     }
 }
 
