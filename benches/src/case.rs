@@ -6,7 +6,7 @@ use graph_nodes::Snapshot;
 use graph_nodes::fib::ForwardingWriter;
 use ports::Template;
 
-use crate::{forwarding, policy};
+use crate::{forwarding, nat, policy};
 
 /// A benchmark case. Names carry CSIT's suite name behind `pg-`: packet generator, no wire.
 #[derive(Clone, Copy)]
@@ -54,6 +54,18 @@ macro_rules! access {
             description: "IPv4 forwarding through CSIT's access list, both ways: `sl` permits each packet, `sf` tracks flows",
             default_frame: 64,
             build: policy::access::<$out, $deny, $reflect, $hosts, $ports>,
+        }
+    };
+}
+
+/// A case of sessions with translated sources: name, hosts of 63 sessions each, both directions, in random order.
+macro_rules! nat44 {
+    ($name:literal, $hosts:literal, $both:literal, $random:literal) => {
+        Case {
+            name: $name,
+            description: "NAT44, endpoint-dependent, 63 sessions per host: `udir` from inside only, `bidir` both ways, `rnd` in random order, else in CSIT's",
+            default_frame: 64,
+            build: nat::sessions::<$hosts, $both, $random>,
         }
     };
 }
@@ -139,6 +151,28 @@ pub fn cases() -> &'static [Case] {
             description: "Every packet begins a flow: 10000 rules about a set of 100,000 addresses; mpps is new flows per microsecond",
             default_frame: 64,
             build: policy::new_flows::<10000>,
+        },
+        nat44!("pg-nat44ed-64k-udir", 1024, false, false),
+        nat44!("pg-nat44ed-64k-udir-rnd", 1024, false, true),
+        nat44!("pg-nat44ed-64k-bidir", 1024, true, false),
+        nat44!("pg-nat44ed-64k-bidir-rnd", 1024, true, true),
+        nat44!("pg-nat44ed-1m-udir", 16_384, false, false),
+        nat44!("pg-nat44ed-1m-udir-rnd", 16_384, false, true),
+        nat44!("pg-nat44ed-1m-bidir-rnd", 16_384, true, true),
+        nat44!("pg-nat44ed-4m-udir", 65_536, false, false),
+        nat44!("pg-nat44ed-4m-udir-rnd", 65_536, false, true),
+        nat44!("pg-nat44ed-4m-bidir-rnd", 65_536, true, true),
+        Case {
+            name: "pg-nat44ed-cps",
+            description: "NAT44, endpoint-dependent: every packet begins a session; mpps is new sessions per microsecond",
+            default_frame: 64,
+            build: nat::new_sessions,
+        },
+        Case {
+            name: "pg-acl50sf-nat44ed-16k",
+            description: "NAT44 of 16,128 sessions from inside, in random order, behind CSIT's access list of 50 denials and a permit with tracking",
+            default_frame: 64,
+            build: nat::behind_access_list::<256>,
         },
     ]
 }

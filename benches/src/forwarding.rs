@@ -95,6 +95,7 @@ pub(crate) fn two_ports(
             forwarding,
             icmp: IcmpLimits::default(),
             policy: graph_nodes::policy::Policy::default(),
+            nat: graph_nodes::nat::Nat::default(),
         },
         writer,
     )

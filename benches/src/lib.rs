@@ -9,6 +9,7 @@ mod classbench;
 mod forwarding;
 mod machine;
 mod measure;
+mod nat;
 mod own_flows;
 mod policy;
 mod test_acl;

@@ -40,30 +40,7 @@ pub(crate) fn access<
 >(
     frames: Frames,
 ) -> Setup {
-    let rules = csit(DENY);
-    let outcome = |index: usize| {
-        if index < DENY as usize {
-            Outcome::Deny
-        } else {
-            Outcome::Allow
-        }
-    };
-    let numbers = DENY + 1..=DENY + 2;
-    let list = AccessProgram {
-        program: program(&rules, outcome, &Arc::new(SetClasses::default())),
-        reflects: if REFLECT {
-            numbers.map(RuleId).collect()
-        } else {
-            Vec::new()
-        },
-    };
-    let mut on_port = nobody();
-    on_port.access[if OUT { OUTPUT } else { INPUT }] = Some(Arc::new(list));
-    let policy = Policy {
-        generation: 1,
-        interfaces: vec![Some(Arc::new(on_port)); 2],
-        ..Policy::default()
-    };
+    let policy = listed(csit(DENY), DENY, OUT, REFLECT);
     let ports = (0..2).map(|port| {
         let host = |host: u32| {
             let (from, to) = (address(port, host), address(1 - port, host));
@@ -84,6 +61,43 @@ pub(crate) fn access<
         (FIRST_HOST..FIRST_HOST + HOSTS).flat_map(host).collect()
     });
     setup(ports.collect(), policy, HOSTS, u64::from(HOSTS * COUNT))
+}
+
+/// Rules of which the first `deny` deny and the others permit, on both ports.
+fn listed(rules: Vec<Rule>, deny: u32, out: bool, reflect: bool) -> Policy {
+    let outcome = |index: usize| {
+        if index < deny as usize {
+            Outcome::Deny
+        } else {
+            Outcome::Allow
+        }
+    };
+    let numbers = deny + 1..=deny + 2;
+    let list = AccessProgram {
+        program: program(&rules, outcome, &Arc::new(SetClasses::default())),
+        reflects: if reflect {
+            numbers.map(RuleId).collect()
+        } else {
+            Vec::new()
+        },
+    };
+    let mut on_port = nobody();
+    on_port.access[if out { OUTPUT } else { INPUT }] = Some(Arc::new(list));
+    Policy {
+        generation: 1,
+        interfaces: vec![Some(Arc::new(on_port)); 2],
+        ..Policy::default()
+    }
+}
+
+/// CSIT's access list with tracking on what both ports receive, with permits for other sources.
+pub(crate) fn reflecting_list(deny: u32, sources: &[(Ipv4Addr, u8); 2]) -> Policy {
+    let mut rules = csit(deny);
+    for (rule, (net, length)) in rules[deny as usize..].iter_mut().zip(sources) {
+        let prefix = expect(Prefix4::new(net.to_bits(), *length));
+        rule.source.prefixes = vec![Prefix::V4(prefix)];
+    }
+    listed(rules, deny, false, true)
 }
 
 /// `HOSTS` times 65,536 connections, all allowed and tracked, whose packets come in an order in which no two near each other

@@ -721,6 +721,7 @@ fn snapshot(
         forwarding: forwarding.forwarding(),
         icmp,
         policy,
+        nat: graph_nodes::nat::Nat::default(),
     };
     snapshot.set_policy_features();
     snapshot

@@ -14,8 +14,12 @@
 mod apply;
 mod destination;
 mod pool;
+#[cfg(test)]
+mod reference;
 mod restore;
 mod source;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 

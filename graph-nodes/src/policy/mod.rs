@@ -32,7 +32,7 @@ mod plain;
 pub mod program;
 mod runs;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 

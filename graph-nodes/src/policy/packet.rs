@@ -23,7 +23,7 @@ const UDP: u8 = 17;
 /// What a packet is, beside its flow's key.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Head {
-    bits: u8,
+    bits: u16,
     /// Flags of TCP; of none for other protocols.
     pub(super) tcp: TcpFlags,
     /// ICMP type and code.
@@ -32,22 +32,24 @@ pub(crate) struct Head {
 
 impl Head {
     /// It is for this host without a look at routes: a group, broadcast or link-local address.
-    pub(super) const TO_HOST: u8 = 1 << 0;
+    pub(super) const TO_HOST: u16 = 1 << 0;
     /// An untracked list has allowed it.
-    pub(super) const UNTRACKED: u8 = 1 << 1;
+    pub(super) const UNTRACKED: u16 = 1 << 1;
     /// An ICMP error; the key is that of packets that go against the one that it quotes.
-    pub(super) const RELATED: u8 = 1 << 2;
+    pub(super) const RELATED: u16 = 1 << 2;
     /// It has its verdict already.
-    pub(super) const DECIDED: u8 = 1 << 3;
+    pub(super) const DECIDED: u16 = 1 << 3;
     /// Its flow was decided from another generation of policy.
-    pub(super) const STALE: u8 = 1 << 4;
+    pub(super) const STALE: u16 = 1 << 4;
     /// It begins no flow: an ICMP error.
-    pub(super) const LONE: u8 = 1 << 5;
-    const ICMP: u8 = 1 << 6;
+    pub(super) const LONE: u16 = 1 << 5;
+    const ICMP: u16 = 1 << 6;
     /// It belongs to another worker; decided.
-    pub(super) const ELSEWHERE: u8 = 1 << 7;
+    pub(super) const ELSEWHERE: u16 = 1 << 7;
+    /// It was not read as a plain packet: it may be a later fragment, have options, or be of another protocol.
+    pub(super) const ODD: u16 = 1 << 8;
     /// Of a packet that is [`ELSEWHERE`](Self::ELSEWHERE): a fragment on its way to where all of them meet.
-    pub(super) const FRAGMENT: u8 = Self::STALE;
+    pub(super) const FRAGMENT: u16 = Self::STALE;
 
     /// Nothing more to be decided.
     pub(super) const fn decided() -> Self {
@@ -66,12 +68,12 @@ impl Head {
 
     /// True where one of these is set.
     #[inline(always)]
-    pub(super) const fn is(self, bits: u8) -> bool {
+    pub(super) const fn is(self, bits: u16) -> bool {
         self.bits & bits != 0
     }
 
     #[inline(always)]
-    pub(super) const fn set(&mut self, bits: u8) {
+    pub(super) const fn set(&mut self, bits: u16) {
         self.bits |= bits;
     }
 }
@@ -153,6 +155,7 @@ pub(super) fn parse<V: Version>(
     let zone = V::zone(ends, vrf, interface);
     let protocol = headers.protocol;
     let mut head = Head::default();
+    head.set(Head::ODD);
     if V::is_to_host(ends.1) {
         head.set(Head::TO_HOST);
     }

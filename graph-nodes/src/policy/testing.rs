@@ -14,20 +14,21 @@ use wire::MacAddr;
 use super::events::{FlowCommand, FlowWatcher, with_rings};
 use super::*;
 use crate::fib::{ForwardingSize, ForwardingWriter, Link, RouteTarget};
+use crate::nat::Nat;
 use crate::snapshot::{IcmpLimits, Interface, Snapshot, Tags, WorkerState};
 
-pub(super) const INTERFACES: u16 = 5;
+pub(crate) const INTERFACES: u16 = 5;
 
-pub(super) fn v4(interface: u16, host: u8) -> Ipv4Addr {
+pub(crate) fn v4(interface: u16, host: u8) -> Ipv4Addr {
     Ipv4Addr::new(10, 0, interface as u8, host)
 }
 
-pub(super) fn v6(interface: u16, host: u8) -> Ipv6Addr {
+pub(crate) fn v6(interface: u16, host: u8) -> Ipv6Addr {
     Ipv6Addr::new(0x2001, 0xdb8, 0, interface, 0, 0, 0, host.into())
 }
 
 /// A rule for packets of a protocol to a port.
-pub(super) fn to_port(protocol: u8, port: u16) -> Rule {
+pub(crate) fn to_port(protocol: u8, port: u16) -> Rule {
     Rule {
         protocols: Protocols::from_iter([protocol]),
         destination: Side {
@@ -38,7 +39,7 @@ pub(super) fn to_port(protocol: u8, port: u16) -> Rule {
     }
 }
 
-pub(super) fn of_protocols(protocols: &[u8]) -> Rule {
+pub(crate) fn of_protocols(protocols: &[u8]) -> Rule {
     Rule {
         protocols: protocols.iter().copied().collect(),
         ..Rule::default()
@@ -46,11 +47,11 @@ pub(super) fn of_protocols(protocols: &[u8]) -> Rule {
 }
 
 /// One stage; what no rule matches is denied by rule 99.
-pub(super) fn program(rules: &[(Rule, Outcome, u32)]) -> Program {
+pub(crate) fn program(rules: &[(Rule, Outcome, u32)]) -> Program {
     with_end(rules, false, 99)
 }
 
-pub(super) fn with_end(rules: &[(Rule, Outcome, u32)], allow: bool, rule: u32) -> Program {
+pub(crate) fn with_end(rules: &[(Rule, Outcome, u32)], allow: bool, rule: u32) -> Program {
     let list: Vec<Rule> = rules.iter().map(|(rule, ..)| rule.clone()).collect();
     let sets = Arc::new(SetClasses::default());
     let decision = |outcome, rule| Decision {
@@ -75,7 +76,7 @@ pub(super) fn with_end(rules: &[(Rule, Outcome, u32)], allow: bool, rule: u32) -
 }
 
 /// Allows these by rules 1, 2 and so on, and nothing else.
-pub(super) fn allowing(rules: &[Rule]) -> Option<Arc<Program>> {
+pub(crate) fn allowing(rules: &[Rule]) -> Option<Arc<Program>> {
     let numbered = rules.iter().zip(1..);
     let rules: Vec<_> = numbered
         .map(|(rule, number)| (rule.clone(), Outcome::Allow, number))
@@ -83,16 +84,16 @@ pub(super) fn allowing(rules: &[Rule]) -> Option<Arc<Program>> {
     Some(Arc::new(program(&rules)))
 }
 
-pub(super) fn everything() -> Option<Arc<Program>> {
+pub(crate) fn everything() -> Option<Arc<Program>> {
     allowing(&[Rule::default()])
 }
 
-pub(super) fn nothing() -> Option<Arc<Program>> {
+pub(crate) fn nothing() -> Option<Arc<Program>> {
     allowing(&[])
 }
 
 /// Permits these by rules 1, 2 and so on; those of `reflects` with tracking.
-pub(super) fn access(rules: &[Rule], reflects: &[u32]) -> Option<Arc<AccessProgram>> {
+pub(crate) fn access(rules: &[Rule], reflects: &[u32]) -> Option<Arc<AccessProgram>> {
     let program = allowing(rules).map(|program| Program::clone(&program));
     program.map(|program| {
         Arc::new(AccessProgram {
@@ -102,7 +103,7 @@ pub(super) fn access(rules: &[Rule], reflects: &[u32]) -> Option<Arc<AccessProgr
     })
 }
 
-pub(super) fn endpoint(kind: EndpointKind) -> InterfacePolicy {
+pub(crate) fn endpoint(kind: EndpointKind) -> InterfacePolicy {
     InterfacePolicy {
         kind,
         closed: false,
@@ -114,7 +115,7 @@ pub(super) fn endpoint(kind: EndpointKind) -> InterfacePolicy {
     }
 }
 
-pub(super) fn workload(
+pub(crate) fn workload(
     ingress: Option<Arc<Program>>,
     egress: Option<Arc<Program>>,
 ) -> InterfacePolicy {
@@ -124,7 +125,7 @@ pub(super) fn workload(
 }
 
 /// Policies by interface, of generation 1.
-pub(super) fn policy<const N: usize>(interfaces: [(u16, InterfacePolicy); N]) -> Policy {
+pub(crate) fn policy<const N: usize>(interfaces: [(u16, InterfacePolicy); N]) -> Policy {
     let mut policy = Policy {
         generation: 1,
         ..Policy::default()
@@ -137,29 +138,39 @@ pub(super) fn policy<const N: usize>(interfaces: [(u16, InterfacePolicy); N]) ->
 }
 
 /// A node with its tables.
-pub(super) struct Gateway {
-    pub(super) harness: NodeHarness<Snapshot>,
-    writer: ForwardingWriter,
+pub(crate) struct Gateway {
+    pub(crate) harness: NodeHarness<Snapshot>,
+    pub(crate) writer: ForwardingWriter,
 }
 
 impl Gateway {
-    pub(super) fn ip4(policy: Policy) -> Self {
+    pub(crate) fn ip4(policy: Policy) -> Self {
         Self::new(Ip4Policy::default, policy, 1000)
     }
 
-    pub(super) fn ip6(policy: Policy) -> Self {
+    pub(crate) fn ip6(policy: Policy) -> Self {
         Self::new(Ip6Policy::default, policy, 1000)
     }
 
-    pub(super) fn new<N: Node<Snapshot>>(
+    pub(crate) fn new<N: Node<Snapshot>>(
         node: impl Fn() -> N + Send + Sync + 'static,
         policy: Policy,
+        flows: u32,
+    ) -> Self {
+        Self::translating(node, policy, Nat::default(), flows)
+    }
+
+    /// With translation.
+    pub(crate) fn translating<N: Node<Snapshot>>(
+        node: impl Fn() -> N + Send + Sync + 'static,
+        policy: Policy,
+        nat: Nat,
         flows: u32,
     ) -> Self {
         let writer = writer();
         let table = move || FlowTable::new(&FlowConfig::new(flows)).expect("memory");
         let state = move || WorkerState::new(IcmpLimits::default()).with_flows(table());
-        let harness = NodeHarness::new(node, snapshot(&writer, policy), state);
+        let harness = NodeHarness::new(node, snapshot(&writer, policy, nat), state);
         Self {
             harness: harness.expect("a harness"),
             writer,
@@ -167,7 +178,7 @@ impl Gateway {
     }
 
     /// With somebody who hears of flows, and asks for what `listen` says.
-    pub(super) fn watched<N: Node<Snapshot>>(
+    pub(crate) fn watched<N: Node<Snapshot>>(
         node: impl Fn() -> N + Send + Sync + 'static,
         policy: Policy,
         flows: u32,
@@ -186,7 +197,7 @@ impl Gateway {
             let state = WorkerState::new(IcmpLimits::default()).with_flows(table());
             state.with_watch(watch)
         };
-        let harness = NodeHarness::new(node, snapshot(&writer, policy), state);
+        let harness = NodeHarness::new(node, snapshot(&writer, policy, Nat::default()), state);
         let gateway = Self {
             harness: harness.expect("a harness"),
             writer,
@@ -194,19 +205,20 @@ impl Gateway {
         (gateway, watcher)
     }
 
-    pub(super) fn publish(&mut self, policy: Policy) {
-        self.harness.publish(snapshot(&self.writer, policy));
+    pub(crate) fn publish(&mut self, policy: Policy) {
+        self.harness
+            .publish(snapshot(&self.writer, policy, Nat::default()));
     }
 
     /// As [`publish`](Self::publish), without what is found out to take a shorter way.
-    pub(super) fn publish_general(&mut self, policy: Policy) {
-        let mut snapshot = snapshot(&self.writer, policy);
+    pub(crate) fn publish_general(&mut self, policy: Policy) {
+        let mut snapshot = snapshot(&self.writer, policy, Nat::default());
         snapshot.policy.exits_are_free = false;
         self.harness.publish(snapshot);
     }
 
     /// What becomes of one packet on an interface: the next node, or the reason of a drop.
-    pub(super) fn fate(&mut self, interface: u16, bytes: Vec<u8>) -> &'static str {
+    pub(crate) fn fate(&mut self, interface: u16, bytes: Vec<u8>) -> &'static str {
         self.fate_of(TestPacket {
             bytes,
             interface,
@@ -214,7 +226,7 @@ impl Gateway {
         })
     }
 
-    pub(super) fn fate_of(&mut self, packet: TestPacket) -> &'static str {
+    pub(crate) fn fate_of(&mut self, packet: TestPacket) -> &'static str {
         let before = self.harness.drops();
         let out = self.harness.run(vec![packet.clone()]);
         let count = |drops: &[(&str, u64)], name: &str| {
@@ -236,12 +248,12 @@ impl Gateway {
         }
     }
 
-    pub(super) fn finish(self) {
+    pub(crate) fn finish(self) {
         self.harness.audit().expect("balanced");
     }
 }
 
-fn writer() -> ForwardingWriter {
+pub(crate) fn writer() -> ForwardingWriter {
     let size = ForwardingSize {
         groups: 64,
         adjacencies: 64,
@@ -280,7 +292,7 @@ fn writer() -> ForwardingWriter {
     writer
 }
 
-fn snapshot(writer: &ForwardingWriter, policy: Policy) -> Snapshot {
+pub(crate) fn snapshot(writer: &ForwardingWriter, policy: Policy, nat: Nat) -> Snapshot {
     let up = |_| Interface {
         up: true,
         ..Interface::absent()
@@ -290,16 +302,17 @@ fn snapshot(writer: &ForwardingWriter, policy: Policy) -> Snapshot {
         vrfs: vec![writer.vrf(0).expect("the VRF")],
         forwarding: writer.forwarding(),
         policy,
+        nat,
         ..Snapshot::default()
     };
     snapshot.set_policy_features();
     snapshot
 }
 
-pub(super) fn net4(text: &str) -> Prefix4 {
+pub(crate) fn net4(text: &str) -> Prefix4 {
     text.parse().expect("a prefix")
 }
 
-pub(super) fn net6(text: &str) -> Prefix6 {
+pub(crate) fn net6(text: &str) -> Prefix6 {
     text.parse().expect("a prefix")
 }
