@@ -62,6 +62,7 @@ impl Filter {
             protocol: self.protocol.clone(),
             port: self.port.map(u32::from),
             state: self.state.clone(),
+            translated: None,
         }
     }
 }

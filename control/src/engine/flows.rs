@@ -439,7 +439,10 @@ fn filter(
     };
     let invalid =
         |field: &str, text: String| Err(TelemetryError::Invalid(format!("filter.{field}: {text}")));
-    let mut wanted = FlowFilter::default();
+    let mut wanted = FlowFilter {
+        translated: filter.translated,
+        ..FlowFilter::default()
+    };
     match (&filter.interface, &filter.endpoint) {
         (Some(_), Some(_)) => {
             let text = "an endpoint is an interface already: leave one of the two out";
@@ -576,6 +579,15 @@ fn flow(names: &Names<'_>, live: &Live, worker: WorkerId, facts: &FlowFacts) -> 
         worker: worker.0.into(),
         input_endpoint: endpoint(input),
         output_endpoint: endpoint(output),
+        becomes: facts.becomes.map(|ends| {
+            let ports = ends.ports.unwrap_or_default();
+            v1::FlowEnds {
+                source: ends.source.to_string(),
+                destination: ends.destination.to_string(),
+                source_port: ports.0.into(),
+                destination_port: ports.1.into(),
+            }
+        }),
     }
 }
 
@@ -698,6 +710,7 @@ mod tests {
                 protocol: 17,
                 ports: Some((1000, 53)),
                 icmp: None,
+                becomes: None,
                 interfaces: [7, NO_INTERFACE],
                 rules: [NO_MATCH, RuleId::NONE],
                 counts,

@@ -60,16 +60,39 @@ pub(super) fn redirect<'a, V: Version>(
     V::translation(snapshot).destination_of(vrf)?.find(question)
 }
 
+/// The key of a packet with its destination translated.
+pub(super) fn apply<V: Version>(key: &V::Key, rule: &Destination<V::Address>) -> V::Key {
+    let ((source, destination), ports) = (V::ends(key), V::ports(key));
+    let (destination, port) = rule.apply(destination, ports.1);
+    let ends = (source, destination);
+    V::key(ends, (ports.0, port), key.protocol(), key.zone())
+}
+
+/// The key that a packet of a new flow is likely to leave with: good for asking for memory.
+pub(super) fn expected<V: Version>(
+    after: &V::Key,
+    question: &Key<V::Address>,
+    exit: Exit,
+    work: &Work<'_>,
+) -> V::Key {
+    let rules = V::translation(work.snapshot).source_of(exit.interface());
+    let Some(Source::Pool(pool)) = rules.and_then(|rules| rules.find(question)) else {
+        return *after;
+    };
+    let ((host, to), ports) = (V::ends(after), V::ports(after));
+    match pool.addresses_for(host).next() {
+        Some(address) => V::key((address, to), ports, after.protocol(), after.zone()),
+        None => *after,
+    }
+}
+
 impl<'a, V: Version> Target<'a, V> {
     /// What the rule with a number makes of a packet.
     pub(super) fn new(key: &V::Key, interface: u16, rule: u32, work: &Work<'a>) -> Option<Self> {
         let snapshot = work.snapshot;
         let vrf = snapshot.interfaces.get(usize::from(interface))?.vrf;
         let rule = V::translation(snapshot).destination_of(vrf)?.rule(rule)?;
-        let ((source, destination), ports) = (V::ends(key), V::ports(key));
-        let (destination, port) = rule.apply(destination, ports.1);
-        let ends = (source, destination);
-        let key = V::key(ends, (ports.0, port), key.protocol(), key.zone());
+        let key = apply::<V>(key, rule);
         Some(Self {
             key,
             question: work.policy.classify(question_of_flow::<V>(&key)),

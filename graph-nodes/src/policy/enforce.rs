@@ -8,7 +8,7 @@ use tables::acl::Key;
 use tables::{FlowHash, FlowKey, FlowTable, FlowTrace, Tick, Tracked};
 
 use super::ahead::{Ahead, Asked, Foreseen, Hearing, lists};
-use super::case::{Case, Target, is_tcp, redirect};
+use super::case::{Case, Target, apply, expected, is_tcp, redirect};
 use super::counters::WorkerRules;
 use super::decide::{Answer, Way, answer, is_link_talk};
 use super::events::{FlowWatch, tell_guarded};
@@ -49,6 +49,8 @@ pub(super) struct Enforcer<V: Version> {
     exits: Box<[Exit]>,
     /// Rules that translate their destinations, where anything is translated.
     redirects: Box<[Option<u32>]>,
+    /// The keys that they are expected to leave with, likewise.
+    leaving: Box<[V::Key]>,
     /// All packets of the frame came in by one interface.
     one_interface: bool,
     foreseen: Foreseen,
@@ -96,6 +98,7 @@ impl<V: Version> Enforcer<V> {
             questions: array(Key::default()),
             exits: array(Exit::Nowhere),
             redirects: array(None),
+            leaving: array(V::Key::default()),
             one_interface: false,
             foreseen: Foreseen::default(),
             hearing: Hearing::default(),
@@ -400,7 +403,7 @@ impl<V: Version> Enforcer<V> {
                     self.find_exit(slot, packet, work);
                 }
                 if let Some(flows) = &flows {
-                    self.prefetch(slot, new, flows);
+                    self.prefetch(slot, new, flows, work);
                 }
                 let redirect = self.redirects[slot].filter(|_| work.translates);
                 let target = redirect
@@ -455,18 +458,23 @@ impl<V: Version> Enforcer<V> {
     #[inline]
     fn find_exit(&mut self, slot: usize, packet: &Descriptor, work: &Work<'_>) {
         let at = usize::from(self.new[slot]);
+        let mut after = self.keys[at];
         let mut destination = self.questions[slot].destination();
         if work.translates {
             let redirect = redirect::<V>(&self.questions[slot], packet.interface, work);
             self.redirects[slot] = redirect.map(|(number, _)| number);
             if let Some((_, rule)) = redirect {
-                let port = V::ports(&self.keys[at]).1;
-                destination = rule.apply(destination, port).0;
+                after = apply::<V>(&after, rule);
+                destination = V::ends(&after).1;
             }
         }
         let bytes = work.view.bytes(packet);
         let head = self.heads[at];
-        self.exits[slot] = exit::<V>(work.snapshot, packet.interface, head, destination, bytes);
+        let exit = exit::<V>(work.snapshot, packet.interface, head, destination, bytes);
+        self.exits[slot] = exit;
+        if work.translates {
+            self.leaving[slot] = expected::<V>(&after, &self.questions[slot], exit, work);
+        }
     }
 
     /// What rules are asked about the packets, and where these would go.
@@ -585,11 +593,16 @@ impl<V: Version> Enforcer<V> {
 
     /// Asks for lines that the flows of the next packets will need.
     #[inline]
-    fn prefetch(&self, slot: usize, new: usize, flows: &FlowTable) {
+    fn prefetch(&self, slot: usize, new: usize, flows: &FlowTable, work: &Work<'_>) {
         let [second, first] = NEXT;
         let keys = |slot: usize| {
             let key = self.keys[usize::from(self.new[slot])];
-            [key, key.reversed()]
+            let leaves = if work.translates {
+                self.leaving[slot]
+            } else {
+                key
+            };
+            [key, leaves.reversed()]
         };
         let begin = if slot == 0 { 0 } else { slot + first };
         for slot in begin..(slot + first + 1).min(new) {

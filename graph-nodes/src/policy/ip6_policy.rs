@@ -1,9 +1,9 @@
-//! `ip6-policy`: lets pass what policy and access lists allow, and the packets of flows that they have allowed.
+//! `ip6-policy`: lets pass what policy and access lists allow, and the packets of flows that they have allowed; translates addresses and ports.
 //!
 //! - Input: packets at their IPv6 header, validated by `ip6-input`, those for groups and link-local addresses too; word unused.
-//! - Output: packets as they came; word = the error to `icmp6-error` where denied packets are answered; denied TCP goes to `tcp6-reset` there. Packets
+//! - Output: packets as they came or as their flow is translated; word = the error to `icmp6-error` where denied packets are answered; denied TCP goes to `tcp6-reset` there. Packets
 //!   whose flow another worker remembers go on at the same node there.
-//! - Reads: snapshot.policy, snapshot.interfaces, snapshot.vrfs, snapshot.forwarding
+//! - Reads: snapshot.policy, snapshot.nat, snapshot.interfaces, snapshot.vrfs, snapshot.forwarding
 //! - State: the worker's flow table, shared with `ip4-policy`, which sweeps it; what first fragments of 512 packets say
 //! - Standard: as `ip4-policy`; RFC 4890 (ICMPv6 that must pass), RFC 4443 section 3.1 (prohibited)
 //! - Cost: two lines of the flow table where IPv4 has one

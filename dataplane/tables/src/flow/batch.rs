@@ -10,7 +10,7 @@ use super::{
     index::Candidate,
     key::{FlowHash, FlowKey},
     record::{FlowIndex, LegFlags, Record},
-    state::TcpFlags,
+    state::{Direction, TcpFlags},
     timeouts::Tick,
 };
 
@@ -122,10 +122,16 @@ impl FlowTable {
         let (ip6, at) = (trace.0 >> 31 != 0, trace.0 & 0x7fff_ffff);
         let record = slots.records.get_mut(at as usize)?;
         let data = &mut record.data;
+        let direction = if at & 1 == 0 {
+            Direction::Forward
+        } else {
+            Direction::Reverse
+        };
         let is_over = limits.is_over(data.state, now.since(data.last_seen));
         let (packets, packets_carry) = data.packets.overflowing_add(1);
         let (bytes, bytes_carry) = data.bytes.overflowing_add(bytes);
-        let stays = data.state.is_settled(flags) & !is_over & !packets_carry & !bytes_carry;
+        let stays =
+            data.state.is_settled(direction, flags) & !is_over & !packets_carry & !bytes_carry;
         if !stays | (ip6 != K::IP6) || record.key != *key {
             return None;
         }

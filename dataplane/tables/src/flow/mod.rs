@@ -249,7 +249,7 @@ impl FlowTable {
     pub fn packet(&mut self, at: FlowIndex, flags: TcpFlags, bytes: u32, now: Tick) -> Tracked {
         let data = data_mut(&mut self.ip4, &mut self.ip6, at);
         let age = now.since(data.last_seen);
-        if self.limits.is_over(data.state, age) || !data.state.is_settled(flags) {
+        if self.limits.is_over(data.state, age) || !data.state.is_settled(at.direction(), flags) {
             return self.packet_with_change(at, flags, bytes, now);
         }
         data.last_seen = now;

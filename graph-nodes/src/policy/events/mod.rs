@@ -22,12 +22,12 @@ use std::time::Duration;
 use dataplane::Counter;
 use tables::acl::{Family, Key, Prefix};
 use tables::{
-    AnyFlowKey, Direction, FlowClass, FlowEnd, FlowIndex, FlowScan, FlowState, FlowTable, FlowView,
-    Tick, TokenBucket,
+    AnyFlowKey, Direction, FlowClass, FlowEnd, FlowIndex, FlowKey as _, FlowScan, FlowState,
+    FlowTable, FlowView, LegFlags, Tick, TokenBucket,
 };
 
 use super::decide::{Denial, Fate};
-use super::packet::{Exit, Ip4, Ip6, question_of_flow};
+use super::packet::{Exit, Ip4, Ip6, Version, question_of_flow};
 use super::{Drop, JudgedAddress, Policy, RuleId, SetAddress};
 use crate::snapshot::NO_INTERFACE;
 use denials::Denials;
@@ -104,6 +104,8 @@ pub struct FlowFacts {
     pub ports: Option<(u16, u16)>,
     /// Type and code, of ICMP.
     pub icmp: Option<(u8, u8)>,
+    /// What its packets become, where they are translated.
+    pub becomes: Option<FlowEnds>,
     /// Where packets of each direction come in; [`NO_INTERFACE`] for this host.
     pub interfaces: [u16; 2],
     /// What allowed it where it came in and where it goes out; for what is denied, what denied it.
@@ -120,6 +122,17 @@ pub struct FlowFacts {
     pub idle_ns: u64,
     /// Nanoseconds that it lives on if no packet comes.
     pub left_ns: u64,
+}
+
+/// What packets of a flow say about their ends.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct FlowEnds {
+    /// From where.
+    pub source: IpAddr,
+    /// To where.
+    pub destination: IpAddr,
+    /// Source and destination port, of protocols that have them; of an echo request, its identifier twice.
+    pub ports: Option<(u16, u16)>,
 }
 
 /// What went one way.
@@ -144,6 +157,8 @@ pub struct FlowFilter {
     pub port: Option<u16>,
     /// A set of states: bit `state as u8`.
     pub states: Option<u16>,
+    /// Only those that are translated, or those that are not.
+    pub translated: Option<bool>,
 }
 
 /// What control asks of a worker.
@@ -615,9 +630,15 @@ impl FlowFacts {
             AnyFlowKey::Ip4(key) => Self::asked(&question_of_flow::<Ip4>(&key)),
             AnyFlowKey::Ip6(key) => Self::asked(&question_of_flow::<Ip6>(&key)),
         };
+        let leaving = match flow.key(Direction::Reverse) {
+            AnyFlowKey::Ip4(key) => FlowEnds::of::<Ip4>(&key.reversed()),
+            AnyFlowKey::Ip6(key) => FlowEnds::of::<Ip6>(&key.reversed()),
+        };
+        let is_translated = flow.leg(Direction::Forward).flags.has(LegFlags::REWRITE);
         let both = [Direction::Forward, Direction::Reverse];
         let nanos = |since: Tick| u64::from(now.since(since)) * Tick::NANOS;
         Self {
+            becomes: is_translated.then_some(leaving),
             interfaces: both.map(|direction| flow.interface(direction)),
             rules: both.map(|direction| RuleId(flow.leg(direction).rule)),
             counts: both.map(|direction| FlowCount {
@@ -635,19 +656,13 @@ impl FlowFacts {
 
     /// What a question to rules says.
     fn asked<A: JudgedAddress>(key: &Key<A>) -> Self {
-        let ip = |address: A| -> IpAddr {
-            let wide = address.widen();
-            match A::FAMILY {
-                Family::V4 => Ipv4Addr::from_bits(wide as u32).into(),
-                Family::V6 => Ipv6Addr::from_bits(wide).into(),
-            }
-        };
         Self {
             source: ip(key.source()),
             destination: ip(key.destination()),
             protocol: key.protocol(),
             ports: key.ports(),
             icmp: key.icmp_type_code(),
+            becomes: None,
             interfaces: [NO_INTERFACE; 2],
             rules: [RuleId::NONE; 2],
             counts: [FlowCount::default(); 2],
@@ -660,24 +675,56 @@ impl FlowFacts {
     }
 }
 
+impl FlowEnds {
+    fn of<V: Version>(key: &V::Key) -> Self {
+        let ((source, destination), (from, to)) = (V::ends(key), V::ports(key));
+        let asked = question_of_flow::<V>(key);
+        let echo = (asked.icmp_type_code() == Some((V::ECHO, 0))).then_some((from, from));
+        Self {
+            source: ip(source),
+            destination: ip(destination),
+            ports: asked.ports().map(|_| (from, to)).or(echo),
+        }
+    }
+}
+
+fn ip<A: JudgedAddress>(address: A) -> IpAddr {
+    let wide = address.widen();
+    match A::FAMILY {
+        Family::V4 => Ipv4Addr::from_bits(wide as u32).into(),
+        Family::V6 => Ipv6Addr::from_bits(wide).into(),
+    }
+}
+
 impl FlowFilter {
-    /// Whether a flow is among them.
+    /// Whether a flow is among them, as it comes in or as it leaves.
     pub fn matches(&self, flow: &FlowFacts) -> bool {
         let of = |interface: u16| flow.interfaces.contains(&interface);
-        let holds = |prefix: Prefix| {
-            [flow.source, flow.destination]
-                .iter()
-                .any(|address| match (prefix, address) {
-                    (Prefix::V4(prefix), IpAddr::V4(address)) => prefix.contains(address.to_bits()),
-                    (Prefix::V6(prefix), IpAddr::V6(address)) => prefix.contains(address.to_bits()),
-                    _ => false,
-                })
+        let own = FlowEnds {
+            source: flow.source,
+            destination: flow.destination,
+            ports: flow.ports,
         };
-        let has = |port: u16| flow.ports.is_some_and(|(a, b)| a == port || b == port);
+        let sides = || [Some(own), flow.becomes].into_iter().flatten();
+        let contains = |prefix: Prefix, address: IpAddr| match (prefix, address) {
+            (Prefix::V4(prefix), IpAddr::V4(address)) => prefix.contains(address.to_bits()),
+            (Prefix::V6(prefix), IpAddr::V6(address)) => prefix.contains(address.to_bits()),
+            _ => false,
+        };
+        let holds = |prefix: Prefix| {
+            sides().any(|ends| contains(prefix, ends.source) || contains(prefix, ends.destination))
+        };
+        let has = |port: u16| {
+            let is = |ends: FlowEnds| ends.ports.is_some_and(|(a, b)| a == port || b == port);
+            sides().any(is)
+        };
         self.interface.is_none_or(of)
             && self.prefix.is_none_or(holds)
             && self.protocol.is_none_or(|only| only == flow.protocol)
             && self.port.is_none_or(has)
+            && self
+                .translated
+                .is_none_or(|wanted| wanted == flow.becomes.is_some())
             && self
                 .states
                 .is_none_or(|states| states >> flow.state as u8 & 1 != 0)
