@@ -37,6 +37,7 @@ pub const KINDS: &[&str] = &[
     "ServiceAccount",
     "EndpointSlice",
     "AccessList",
+    "IPPool",
 ];
 
 impl Object {

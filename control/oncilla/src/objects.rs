@@ -431,7 +431,10 @@ fn summary(object: &Object) -> String {
             } else {
                 spec.addresses.join(", ")
             };
-            let ports = spec.ports.as_ref().map(|ports| format!(" ports {}", range(ports)));
+            let ports = spec
+                .ports
+                .as_ref()
+                .map(|ports| format!(" ports {}", range(ports)));
             format!("{what}{}{}", ports.unwrap_or_default(), vrf(&spec.vrf))
         }
         Some(Spec::NatRule(spec)) => nat_rule_summary(spec) + &vrf(&spec.vrf),
@@ -441,9 +444,15 @@ fn summary(object: &Object) -> String {
                 (None, interface) => interface.clone().unwrap_or_default(),
             };
             let port = spec.port.map(|port| format!(" {port}"));
-            let ports = spec.ports.as_ref().map(|ports| format!(" {}", range(ports)));
+            let ports = spec
+                .ports
+                .as_ref()
+                .map(|ports| format!(" {}", range(ports)));
             let target = spec.target_port.map(|port| format!(" {port}"));
-            let source = spec.source_pool.as_ref().map(|pool| format!(" from {pool}"));
+            let source = spec
+                .source_pool
+                .as_ref()
+                .map(|pool| format!(" from {pool}"));
             format!(
                 "{what} {}{} to {}{}{}{}",
                 spec.protocol,

@@ -20,6 +20,7 @@ use graph_nodes::nat::{
     Destination, DestinationRules, Nat, Pool, Source, SourceRules, Translation,
 };
 use ipnet::IpNet;
+use model::policy::NatOutgoing;
 use model::{
     DesiredState, ForwardAddress, InterfaceName, NatAction, NatPool, NatRule, ObjectName, Pairing,
     PoolAddresses, PortForward, StaticNat, VrfName,
@@ -29,7 +30,7 @@ use tables::{Prefix4, Prefix6};
 
 use super::{Numbering, RouteOrigin, Sections};
 
-pub use numbers::{PoolKey, PoolNumbers, TooManyPools};
+pub use numbers::{PoolKey, PoolName, PoolNumbers, TooManyPools};
 
 /// Translation of both families.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -190,19 +191,20 @@ impl Ip for u128 {
     }
 }
 
-/// Compiles translation.
+/// Compiles translation. `outgoing` is what [`model::policy::PolicyState::nat_outgoing_of`] says of this node: it holds in the default VRF, behind all rules.
 pub fn compile(
     desired: &DesiredState,
+    outgoing: Option<&NatOutgoing>,
     numbering: &Numbering,
     numbers: &PoolNumbers,
 ) -> NatSections {
-    if desired.nat.is_empty() {
+    if desired.nat.is_empty() && outgoing.is_none() {
         return NatSections::default();
     }
     let interfaces = Interfaces::new(desired);
     NatSections {
-        ip4: Compiler::new(desired, &interfaces, numbering, numbers).run(),
-        ip6: Compiler::new(desired, &interfaces, numbering, numbers).run(),
+        ip4: Compiler::new(desired, &interfaces, numbering, numbers).run(outgoing),
+        ip6: Compiler::new(desired, &interfaces, numbering, numbers).run(outgoing),
     }
 }
 
@@ -238,11 +240,12 @@ pub(super) fn routes(desired: &DesiredState, numbering: &Numbering, sections: &m
 }
 
 impl NatSections {
-    /// What the nodes read.
+    /// What the nodes read, counting nothing.
     pub fn to_nat(&self) -> Nat {
         Nat {
             ip4: self.ip4.to_translation(),
             ip6: self.ip6.to_translation(),
+            counters: None,
         }
     }
 }
@@ -376,7 +379,7 @@ impl<'a, A: Ip> Compiler<'a, A> {
         }
     }
 
-    fn run(mut self) -> NatSection<A> {
+    fn run(mut self, outgoing: Option<&NatOutgoing>) -> NatSection<A> {
         for (vrf, number) in &self.numbering.vrfs {
             let nat = &self.desired.nat;
             let of_vrf = |mapping: &StaticNat| mapping.vrf == *vrf;
@@ -391,7 +394,10 @@ impl<'a, A: Ip> Compiler<'a, A> {
                 .into_iter()
                 .filter_map(|(_, rule)| Some((rule, lower::<A>(rule)?)))
                 .collect();
-            if !statics.is_empty() || !rules.is_empty() {
+            let outgoing = outgoing
+                .filter(|_| vrf.is_default())
+                .and_then(|outgoing| Some((outgoing, leaves_pools::<A>(outgoing)?)));
+            if !statics.is_empty() || !rules.is_empty() || outgoing.is_some() {
                 let exits: Vec<_> = self
                     .desired
                     .interfaces
@@ -400,7 +406,12 @@ impl<'a, A: Ip> Compiler<'a, A> {
                     .filter_map(|(name, _)| Some((name, self.numbering.interface(name)?)))
                     .collect();
                 for (name, number) in &exits {
-                    let list = self.sources_of(name, &statics, &rules);
+                    let mut list = self.sources_of(name, &statics, &rules);
+                    if let Some((outgoing, rule)) = &outgoing
+                        && let Some(pool) = self.outgoing_pool(outgoing, name)
+                    {
+                        list.push((rule.clone(), SourceRecord::Pool(pool)));
+                    }
                     if !list.is_empty() {
                         self.section.source.insert(*number, list);
                     }
@@ -438,9 +449,9 @@ impl<'a, A: Ip> Compiler<'a, A> {
         list
     }
 
-    /// What becomes of the sources of packets that go back inside: without it, the reply would not come back here, and the host would get it from an
-    /// address that it has never spoken to. The rules of all interfaces, whose conditions on the destination are left out, because it has been
-    /// translated; exemptions with such conditions or for some interfaces say nothing about these packets.
+    /// What becomes of the sources of packets that are sent to an external address and go back inside: the rules of all interfaces, which are
+    /// asked about the external address, as if the packet left. By which interface it would have left is not known, so exemptions for
+    /// some interfaces are no answer.
     fn hairpin(
         &mut self,
         exits: &[(&InterfaceName, u16)],
@@ -449,14 +460,10 @@ impl<'a, A: Ip> Compiler<'a, A> {
     ) -> Vec<(Rule, SourceRecord<A>)> {
         let mut list: Vec<_> = statics.iter().map(|(_, entry)| entry.clone()).collect();
         for (rule, lowered) in rules {
-            let conditional = !rule.out_interfaces.is_empty()
-                || !rule.destinations.is_empty()
-                || !rule.not_destinations.is_empty();
-            if rule.action == NatAction::Exempt && conditional {
+            if rule.action == NatAction::Exempt && !rule.out_interfaces.is_empty() {
                 continue;
             }
-            // Which of several addresses it becomes does not matter: replies come back here from each. The first is that of the
-            // interface with the lowest number that has one.
+            // Replies come back here from the address of each interface: it is that of the one with the lowest number that has one.
             let mut leaves_by: Vec<_> = exits
                 .iter()
                 .filter(|(name, _)| rule.leaves_by(name))
@@ -468,11 +475,7 @@ impl<'a, A: Ip> Compiler<'a, A> {
                 continue;
             };
             if let Some(source) = self.source(&rule.action, exit) {
-                let any = Rule {
-                    destination: Side::default(),
-                    ..lowered.clone()
-                };
-                list.push((any, source));
+                list.push((lowered.clone(), source));
             }
         }
         list
@@ -513,8 +516,29 @@ impl<'a, A: Ip> Compiler<'a, A> {
                 )
             }
         };
-        let number = self.numbers.number(name, interface, A::is_v6())?;
+        let name = PoolName::Object(name.clone());
+        let number = self.numbers.number(&name, interface, A::is_v6())?;
         let record = || record(pool, addresses);
+        self.section.pools.entry(number).or_insert_with(record);
+        Some(number)
+    }
+
+    /// The number of the pool for sources of pools with natOutgoing that leave by an interface, which is then there.
+    fn outgoing_pool(&mut self, outgoing: &NatOutgoing, exit: &InterfaceName) -> Option<u16> {
+        let (interface, address) = match outgoing.address.and_then(A::of) {
+            Some(address) => (None, Some(address)),
+            None => (Some(exit), self.interfaces.of::<A>(exit).next()),
+        };
+        let name = PoolName::Outgoing;
+        let number = self.numbers.number(&name, interface, A::is_v6())?;
+        let record = || PoolRecord {
+            addresses: address
+                .map(|address| (address, address))
+                .into_iter()
+                .collect(),
+            ports: (outgoing.ports.first(), outgoing.ports.last()),
+            paired: true,
+        };
         self.section.pools.entry(number).or_insert_with(record);
         Some(number)
     }
@@ -617,6 +641,19 @@ fn one_to_one<A: Ip>(mapping: &StaticNat) -> Option<(Rule, SourceRecord<A>)> {
         prefix_len: mapping.internal.prefix_len(),
     };
     Some((rule, source))
+}
+
+/// From a pool with natOutgoing to no pool; `None` where none of the family has it.
+fn leaves_pools<A: Ip>(outgoing: &NatOutgoing) -> Option<Rule> {
+    let rule = Rule {
+        source: side::<A>(&outgoing.sources),
+        destination: Side {
+            not_prefixes: prefixes::<A>(&outgoing.not_destinations),
+            ..Side::default()
+        },
+        ..Rule::default()
+    };
+    (!rule.source.prefixes.is_empty()).then_some(rule)
 }
 
 /// The conditions of a rule; `None` where no packet of the family meets them.

@@ -192,6 +192,15 @@ impl Fields<'_> {
                 ),
             );
         }
+        if protocol == Some(Protocol::SCTP)
+            && target_port
+                .is_some_and(|port| ports.flatten().is_some_and(|ports| ports.first() != port))
+        {
+            self.error(
+                "spec.targetPort",
+                "SCTP's checksum is over the whole packet, so that its ports stay as they are: leave it out",
+            );
+        }
         let source_pool = match &spec.source_pool {
             None => None,
             Some(name) => Some(self.check("spec.sourcePool", name.parse())?),

@@ -182,7 +182,7 @@ impl Gateway {
             devices: BTreeMap::new(),
             prepared: None,
             policy: policy::PolicyKeeper::new(options.node, config.workers),
-            nat: nat::NatKeeper::default(),
+            nat: nat::NatKeeper::new(config.workers),
             observers: observe::Observers::default(),
             flows: flows::FlowObservers::new(watchers),
         };
