@@ -192,13 +192,13 @@ const INVALID: &[(&str, &str, &str, &str, &str)] = &[
     ("NatPool", "x", "{addresses: [203.0.113.1], pairing: both}", "spec.pairing", "paired and arbitrary"),
     ("NatPool", "x", "{addresses: [203.0.113.1], vrf: blue}", "spec.vrf", "Vrf/blue does not exist"),
     ("NatPool", "x", "{addresses: [203.0.113.1, 198.51.100.40-198.51.100.50]}", "spec.addresses[1]", "overlaps 198.51.100.32-198.51.100.40 of NatPool/shared (spec.addresses[1])"),
-    ("NatPool", "x", "{addresses: [198.51.0.0/16]}", "spec.addresses[0]", "of NatPool/shared"),
+    ("NatPool", "x", "{addresses: [198.51.100.8/29]}", "spec.addresses[0]", "of NatPool/shared"),
     ("NatPool", "red", "{addresses: [198.51.100.4]}", "spec.addresses[0]", "of NatPool/shared"),
     ("NatPool", "x", "{addresses: [203.0.113.18]}", "spec.addresses[0]", "overlaps 203.0.113.16-203.0.113.19 of StaticNat/server (spec.external)"),
     ("NatPool", "x", "{interfaceAddress: true}", "spec.interfaceAddress", "NatPool/masquerade has the same addresses"),
     ("NatPool", "x", "{addresses: [192.0.2.1]}", "spec.addresses[0]", "which NatPool/masquerade gives out"),
     ("NatPool", "x", "{addresses: [192.0.2.128/25], ports: {first: 50000, last: 50001}}", "spec.addresses[0]", "192.0.2.255 is the broadcast address of the subnet 192.0.2.0/24"),
-    ("NatPool", "x", "{addresses: ['2001:db8::/60']}", "spec.addresses[0]", "covers the subnet 2001:db8::/64 of Interface/lan"),
+    ("NatPool", "x", "{addresses: ['2001:db8::/60'], ports: {first: 50000, last: 50001}}", "spec.addresses[0]", "covers the subnet 2001:db8::/64 of Interface/lan"),
     // rules of translation
     ("NatRule", "x", "{}", "spec", "set pool or exempt"),
     ("NatRule", "x", "{pool: shared, exempt: true}", "spec.exempt", "exactly one"),
@@ -215,7 +215,6 @@ const INVALID: &[(&str, &str, &str, &str, &str)] = &[
     ("NatRule", "x", "{exempt: true, sources: [10.0.0.0/8], destinations: ['2001:db8::/32']}", "spec.destinations", "different families"),
     ("NatRule", "x", "{pool: shared, sources: [10.0.0.0/8, '2001:db8::/32']}", "spec.sources[1]", "not of the family"),
     ("NatRule", "x", "{exempt: true, protocol: quic}", "spec.protocol", "it must be TCP"),
-    ("NatRule", "x", "{exempt: true, order: .inf}", "spec.order", "no place in an order"),
     // forwarded ports
     ("PortForward", "x", "{protocol: tcp, port: 22, targetAddress: 10.0.0.9}", "spec", "set address or interface"),
     ("PortForward", "x", "{address: 192.0.2.1, interface: wan, protocol: tcp, port: 22, targetAddress: 10.0.0.9}", "spec.interface", "exactly one"),
@@ -427,6 +426,15 @@ fn protobuf_can_be_wrong_where_yaml_cannot() {
             .iter()
             .all(|error| error.field != "metadata.name" || error.message.contains("required"))
     );
+    for order in [f64::NAN, f64::INFINITY] {
+        let spec = v1::NatRuleSpec {
+            order: Some(order),
+            exempt: true,
+            ..Default::default()
+        };
+        let rule = v1::Object::new("x", v1::object::Spec::NatRule(spec));
+        assert_eq!(field(&rule), "spec.order");
+    }
     let hops = v1::NextHop {
         interface: Some("lan".into()),
         ..Default::default()

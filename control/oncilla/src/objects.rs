@@ -508,7 +508,7 @@ fn nat_rule_summary(spec: &v1::NatRuleSpec) -> String {
 
 /// What says most about an object of policy.
 fn document_summary(json: &str) -> String {
-    const FIELDS: [&str; 8] = [
+    const FIELDS: [&str; 10] = [
         "node",
         "interfaceName",
         "interface",
@@ -517,6 +517,8 @@ fn document_summary(json: &str) -> String {
         "order",
         "selector",
         "ipNetworks",
+        "cidr",
+        "natOutgoing",
     ];
     let document: serde_json::Value = serde_json::from_str(json).unwrap_or_default();
     let text = |value: &serde_json::Value| match value {

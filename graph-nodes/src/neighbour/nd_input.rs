@@ -337,6 +337,7 @@ mod tests {
                 .set_route(0, net, length, RouteTarget::Local)
                 .expect("room");
         }
+        writer.commit().expect("memory");
         let snapshot = Snapshot {
             interfaces: vec![plain, tagged, without],
             vrfs: vec![writer.vrf(0).expect("the VRF")],

@@ -212,7 +212,9 @@ fn what_an_interface_has_no_address_for_is_translated_to_none() {
     // It can be made.
     let nat = sections.to_nat();
     assert!(nat.is_on());
-    assert!(nat.ip6.source_of(1).is_some() && nat.ip6.hairpin_of(0).is_some());
+    let wan = numbering.interface(&"wan".parse().expect("a name"));
+    assert!(nat.ip6.source_of(wan.expect("is there")).is_some());
+    assert!(nat.ip6.hairpin_of(0).is_some());
 }
 
 #[test]
@@ -393,8 +395,9 @@ fn pools_of_workloads_leave_translated() {
 
 #[test]
 fn a_pool_keeps_its_number_and_a_number_given_back_rests() {
+    let base = state(&[]);
     let with = |pools: &[&str]| {
-        let mut state = state(&[]);
+        let mut state = base.clone();
         for (at, name) in pools.iter().enumerate() {
             let pool = NatPool {
                 vrf: VrfName::default(),
