@@ -96,9 +96,7 @@ impl Fields<'_> {
         let not_destinations = self.nets("spec.notDestinations", &spec.not_destinations);
         let protocol = self.optional::<Protocol>("spec.protocol", spec.protocol.as_ref());
         let action = match (&spec.pool, spec.exempt) {
-            (Some(pool), false) => self
-                .check("spec.pool", pool.parse())
-                .map(|pool| NatAction::Pool(pool)),
+            (Some(pool), false) => self.check("spec.pool", pool.parse()).map(NatAction::Pool),
             (None, true) => Some(NatAction::Exempt),
             (None, false) => {
                 self.error(

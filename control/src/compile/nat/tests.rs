@@ -69,12 +69,15 @@ fn v6(text: &str) -> u128 {
     text.parse::<Ipv6Addr>().expect("an address").to_bits()
 }
 
+/// What becomes of a source, and the addresses where it is one of a pool.
+type Found<A> = (SourceRecord<A>, Vec<(A, A)>);
+
 /// What rules make of a packet's source, and with which addresses where it is one of a pool.
 fn find<A: Ip>(
     section: &NatSection<A>,
     rules: Option<&Vec<(Rule, SourceRecord<A>)>>,
     key: &Key<A>,
-) -> Option<(SourceRecord<A>, Vec<(A, A)>)> {
+) -> Option<Found<A>> {
     let sets = SetClasses::default();
     let (_, source) = rules?.iter().find(|(rule, _)| rule.matches(key, &sets))?;
     let addresses = match source {
@@ -144,7 +147,7 @@ fn one_to_one_goes_before_rules_and_rules_go_by_order_and_name() {
         found("dsl", "10.0.1.6", "8.8.8.8"),
         Some((SourceRecord::Exempt, vec![]))
     );
-    let addresses = |found: Option<(SourceRecord<u32>, Vec<(u32, u32)>)>| found.expect("some").1;
+    let addresses = |found: Option<Found<u32>>| found.expect("some").1;
     let single = |text: &str| (v4(text), v4(text));
     let pool_a = vec![
         single("203.0.113.1"),
