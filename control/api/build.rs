@@ -12,6 +12,7 @@ const DECLARATIVE: &[&str] = &[
     "neighbour",
     "vrf",
     "policy",
+    "nat",
 ];
 
 /// Families whose messages are only ever printed.

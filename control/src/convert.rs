@@ -1,5 +1,7 @@
 //! API objects to model types, with the path of every field that is wrong.
 
+mod nat;
+
 use std::fmt::Display;
 use std::num::NonZeroU8;
 use std::str::FromStr;
@@ -246,6 +248,10 @@ impl Fields<'_> {
             Spec::Address(spec) => self.address(spec).map(ObjectSpec::Address),
             Spec::Route(spec) => self.route(spec).map(ObjectSpec::Route),
             Spec::Neighbour(spec) => self.neighbour(spec).map(ObjectSpec::Neighbour),
+            Spec::NatPool(spec) => self.nat_pool(spec).map(ObjectSpec::NatPool),
+            Spec::NatRule(spec) => self.nat_rule(spec).map(ObjectSpec::NatRule),
+            Spec::PortForward(spec) => self.port_forward(spec).map(ObjectSpec::PortForward),
+            Spec::StaticNat(spec) => self.static_nat(spec).map(ObjectSpec::StaticNat),
             // Taken apart before.
             Spec::Document(_) => None,
             Spec::Vrf(spec) => Some(ObjectSpec::Vrf(Vrf {

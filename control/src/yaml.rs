@@ -396,6 +396,10 @@ fn typed(head: &Head, source: &impl Source) -> Result<Object, Problem> {
         Kind::Address => manifest(source, Spec::Address),
         Kind::Route => manifest(source, Spec::Route),
         Kind::Neighbour => manifest(source, Spec::Neighbour),
+        Kind::NatPool => manifest(source, Spec::NatPool),
+        Kind::NatRule => manifest(source, Spec::NatRule),
+        Kind::PortForward => manifest(source, Spec::PortForward),
+        Kind::StaticNat => manifest(source, Spec::StaticNat),
         Kind::Policy(kind) => Err(Problem::at(
             "apiVersion",
             format!("for kind {kind} it must be {}", kind.api_version()),

@@ -62,6 +62,36 @@ apiVersion: oncilla.io/v1
 kind: Neighbour
 metadata: {name: printer}
 spec: {interface: lan, address: 10.0.0.9, macAddress: '02:00:00:00:00:09'}
+---
+apiVersion: oncilla.io/v1
+kind: NatPool
+metadata: {name: shared}
+spec: {addresses: [198.51.100.0/28, 198.51.100.32-198.51.100.40]}
+---
+apiVersion: oncilla.io/v1
+kind: NatPool
+metadata: {name: masquerade}
+spec: {interfaceAddress: true, ports: {first: 1024, last: 40000}}
+---
+apiVersion: oncilla.io/v1
+kind: NatPool
+metadata: {name: red}
+spec: {vrf: red, addresses: [198.51.100.0/28], pairing: arbitrary}
+---
+apiVersion: oncilla.io/v1
+kind: NatRule
+metadata: {name: all}
+spec: {order: 10, outInterfaces: [wan], sources: [10.0.0.0/8], notDestinations: [10.0.0.0/8], pool: masquerade}
+---
+apiVersion: oncilla.io/v1
+kind: PortForward
+metadata: {name: web}
+spec: {interface: wan, protocol: tcp, ports: {first: 8000, last: 8010}, targetAddress: 10.0.0.9, targetPort: 80}
+---
+apiVersion: oncilla.io/v1
+kind: StaticNat
+metadata: {name: server}
+spec: {external: 203.0.113.16/30, internal: 10.0.0.16/30, outInterfaces: [wan]}
 ";
 
 /// Kind, name, specification; the path of the field; a part of the message.
@@ -146,6 +176,96 @@ const INVALID: &[(&str, &str, &str, &str, &str)] = &[
     ("Neighbour", "x", "{interface: lan, address: 10.0.0.1, macAddress: '02:00:00:00:00:02'}", "spec.address", "address of ours"),
     ("Neighbour", "x", "{interface: lan, address: 10.0.0.9, macAddress: '02:00:00:00:00:02'}", "spec.address", "belongs to Neighbour/printer"),
     ("Neighbour", "x", "{interface: lan, address: 224.0.0.1, macAddress: '02:00:00:00:00:02'}", "spec.address", "multicast"),
+    // pools of translation
+    ("NatPool", "x", "{}", "spec", "set addresses or interfaceAddress"),
+    ("NatPool", "x", "{addresses: [203.0.113.1], interfaceAddress: true}", "spec.interfaceAddress", "exactly one"),
+    ("NatPool", "x", "{addresses: [203.0.113.1, nowhere]}", "spec.addresses[1]", "no address, prefix or range"),
+    ("NatPool", "x", "{addresses: [203.0.113.9-203.0.113.1]}", "spec.addresses[0]", "write 203.0.113.1-203.0.113.9"),
+    ("NatPool", "x", "{addresses: [203.0.113.1/24]}", "spec.addresses[0]", "the prefix is 203.0.113.0/24"),
+    ("NatPool", "x", "{addresses: [203.0.113.1, '2001:db8:2::1']}", "spec.addresses[1]", "a pool for each family"),
+    ("NatPool", "x", "{addresses: [203.0.113.1, 203.0.113.0/29]}", "spec.addresses[1]", "overlaps spec.addresses[0]"),
+    ("NatPool", "x", "{addresses: [224.0.0.1]}", "spec.addresses[0]", "multicast"),
+    ("NatPool", "x", "{addresses: [203.0.113.1], ports: {first: 0, last: 9}}", "spec.ports", "0 is no port"),
+    ("NatPool", "x", "{addresses: [203.0.113.1], ports: {first: 9}}", "spec.ports", "0 is no port"),
+    ("NatPool", "x", "{addresses: [203.0.113.1], ports: {first: 9, last: 65536}}", "spec.ports", "65536 is no port"),
+    ("NatPool", "x", "{addresses: [203.0.113.1], ports: {first: 9, last: 8}}", "spec.ports", "ends before it begins"),
+    ("NatPool", "x", "{addresses: [203.0.113.1], pairing: both}", "spec.pairing", "paired and arbitrary"),
+    ("NatPool", "x", "{addresses: [203.0.113.1], vrf: blue}", "spec.vrf", "Vrf/blue does not exist"),
+    ("NatPool", "x", "{addresses: [203.0.113.1, 198.51.100.40-198.51.100.50]}", "spec.addresses[1]", "overlaps 198.51.100.32-198.51.100.40 of NatPool/shared (spec.addresses[1])"),
+    ("NatPool", "x", "{addresses: [198.51.100.8/29]}", "spec.addresses[0]", "of NatPool/shared"),
+    ("NatPool", "red", "{addresses: [198.51.100.4]}", "spec.addresses[0]", "of NatPool/shared"),
+    ("NatPool", "x", "{addresses: [203.0.113.18]}", "spec.addresses[0]", "overlaps 203.0.113.16-203.0.113.19 of StaticNat/server (spec.external)"),
+    ("NatPool", "x", "{interfaceAddress: true}", "spec.interfaceAddress", "NatPool/masquerade has the same addresses"),
+    ("NatPool", "x", "{addresses: [192.0.2.1]}", "spec.addresses[0]", "which NatPool/masquerade gives out"),
+    ("NatPool", "x", "{addresses: [192.0.2.128/25], ports: {first: 50000, last: 50001}}", "spec.addresses[0]", "192.0.2.255 is the broadcast address of the subnet 192.0.2.0/24"),
+    ("NatPool", "x", "{addresses: ['2001:db8::/60'], ports: {first: 50000, last: 50001}}", "spec.addresses[0]", "covers the subnet 2001:db8::/64 of Interface/lan"),
+    // rules of translation
+    ("NatRule", "x", "{}", "spec", "set pool or exempt"),
+    ("NatRule", "x", "{pool: shared, exempt: true}", "spec.exempt", "exactly one"),
+    ("NatRule", "x", "{pool: nowhere}", "spec.pool", "NatPool/nowhere does not exist"),
+    ("NatRule", "x", "{pool: red}", "spec.pool", "NatPool/red is in VRF red"),
+    ("NatRule", "x", "{pool: A}", "spec.pool", "is no name"),
+    ("NatRule", "x", "{exempt: true, vrf: blue, outInterfaces: [wan]}", "spec.vrf", "Vrf/blue does not exist"),
+    ("NatRule", "x", "{exempt: true, outInterfaces: [wan, nowhere]}", "spec.outInterfaces[1]", "Interface/nowhere does not exist"),
+    ("NatRule", "x", "{exempt: true, outInterfaces: [red-side]}", "spec.outInterfaces[0]", "Interface/red-side is in VRF red"),
+    ("NatRule", "x", "{exempt: true, outInterfaces: [wan, wan]}", "spec.outInterfaces[1]", "is there twice"),
+    ("NatRule", "x", "{exempt: true, sources: [10.0.0.1/8]}", "spec.sources[0]", "the prefix is 10.0.0.0/8"),
+    ("NatRule", "x", "{exempt: true, destinations: [10.0.0.0/8, x]}", "spec.destinations[1]", "no prefix"),
+    ("NatRule", "x", "{exempt: true, notDestinations: [10.0.0.0/33]}", "spec.notDestinations[0]", "no prefix"),
+    ("NatRule", "x", "{exempt: true, sources: [10.0.0.0/8], destinations: ['2001:db8::/32']}", "spec.destinations", "different families"),
+    ("NatRule", "x", "{pool: shared, sources: [10.0.0.0/8, '2001:db8::/32']}", "spec.sources[1]", "not of the family"),
+    ("NatRule", "x", "{exempt: true, protocol: quic}", "spec.protocol", "it must be TCP"),
+    // forwarded ports
+    ("PortForward", "x", "{protocol: tcp, port: 22, targetAddress: 10.0.0.9}", "spec", "set address or interface"),
+    ("PortForward", "x", "{address: 192.0.2.1, interface: wan, protocol: tcp, port: 22, targetAddress: 10.0.0.9}", "spec.interface", "exactly one"),
+    ("PortForward", "x", "{address: x, protocol: tcp, port: 22, targetAddress: 10.0.0.9}", "spec.address", "no IP address"),
+    ("PortForward", "x", "{address: 'fe80::1', protocol: tcp, port: 22, targetAddress: '2001:db8::9'}", "spec.address", "on its link only"),
+    ("PortForward", "x", "{interface: nowhere, protocol: tcp, port: 22, targetAddress: 10.0.0.9}", "spec.interface", "Interface/nowhere does not exist"),
+    ("PortForward", "x", "{interface: red-side, protocol: tcp, port: 22, targetAddress: 10.0.0.9}", "spec.interface", "Interface/red-side is in VRF red"),
+    ("PortForward", "x", "{interface: wan, protocol: tcp, port: 22, targetAddress: '2001:db8::9'}", "spec.interface", "no address of the family of 2001:db8::9"),
+    ("PortForward", "x", "{interface: wan, port: 22, targetAddress: 10.0.0.9}", "spec.protocol", "required"),
+    ("PortForward", "x", "{interface: wan, protocol: '0', port: 22, targetAddress: 10.0.0.9}", "spec.protocol", "it must be TCP"),
+    ("PortForward", "x", "{interface: wan, protocol: ICMPv6, targetAddress: 10.0.0.9}", "spec.protocol", "is of IPv6"),
+    ("PortForward", "x", "{interface: wan, protocol: tcp, targetAddress: 10.0.0.9}", "spec.port", "set port or ports"),
+    ("PortForward", "x", "{interface: wan, protocol: tcp, port: 0, targetAddress: 10.0.0.9}", "spec.port", "0 is no port"),
+    ("PortForward", "x", "{interface: wan, protocol: tcp, port: 70000, targetAddress: 10.0.0.9}", "spec.port", "70000 is no port"),
+    ("PortForward", "x", "{interface: wan, protocol: tcp, port: 1, ports: {first: 1, last: 2}, targetAddress: 10.0.0.9}", "spec.ports", "exactly one"),
+    ("PortForward", "x", "{interface: wan, protocol: tcp, ports: {first: 9, last: 2}, targetAddress: 10.0.0.9}", "spec.ports", "ends before it begins"),
+    ("PortForward", "x", "{interface: wan, protocol: '47', port: 9, targetAddress: 10.0.0.9}", "spec.port", "protocol 47 has no ports"),
+    ("PortForward", "x", "{interface: wan, protocol: tcp, port: 22, targetAddress: 10.0.0.9, targetPort: 0}", "spec.targetPort", "0 is no port"),
+    ("PortForward", "x", "{interface: wan, protocol: tcp, ports: {first: 1, last: 100}, targetAddress: 10.0.0.9, targetPort: 65437}", "spec.targetPort", "there are no 100 ports up to 65535"),
+    ("PortForward", "x", "{interface: wan, protocol: sctp, port: 22, targetAddress: 10.0.0.9, targetPort: 23}", "spec.targetPort", "SCTP"),
+    ("PortForward", "x", "{interface: wan, protocol: tcp, port: 22}", "spec.targetAddress", "required"),
+    ("PortForward", "x", "{interface: wan, protocol: tcp, port: 22, targetAddress: 127.0.0.1}", "spec.targetAddress", "loopback"),
+    ("PortForward", "x", "{address: 192.0.2.1, protocol: tcp, port: 22, targetAddress: '2001:db8::9'}", "spec.targetAddress", "not of the family of 192.0.2.1"),
+    ("PortForward", "x", "{address: '2001:db8::1', protocol: tcp, port: 22, targetAddress: '2001:db8:9::9'}", "spec.targetAddress", "in no connected subnet of VRF default"),
+    ("PortForward", "x", "{vrf: red, address: 203.0.113.77, protocol: tcp, port: 22, targetAddress: 10.0.0.9}", "spec.targetAddress", "in no connected subnet of VRF red"),
+    ("PortForward", "x", "{vrf: blue, address: 203.0.113.77, protocol: tcp, port: 22, targetAddress: 10.0.0.9}", "spec.vrf", "Vrf/blue does not exist"),
+    ("PortForward", "x", "{interface: wan, protocol: TCP, port: 8010, targetAddress: 10.0.0.9}", "spec.port", "overlaps port 8000-8010 of PortForward/web"),
+    ("PortForward", "x", "{address: 192.0.2.1, protocol: TCP, ports: {first: 7000, last: 9000}, targetAddress: 10.0.0.9}", "spec.ports", "TCP port 7000-9000 to 192.0.2.1 overlaps"),
+    ("PortForward", "x", "{address: 203.0.113.17, protocol: tcp, port: 22, targetAddress: 10.0.0.9}", "spec.address", "of StaticNat/server"),
+    ("PortForward", "x", "{interface: wan, protocol: tcp, port: 22, targetAddress: 10.0.0.9, sourcePool: nowhere}", "spec.sourcePool", "NatPool/nowhere does not exist"),
+    ("PortForward", "x", "{interface: wan, protocol: tcp, port: 22, targetAddress: 10.0.0.9, sourcePool: red}", "spec.sourcePool", "NatPool/red is in VRF red"),
+    ("PortForward", "x", "{interface: wan, protocol: tcp, port: 22, targetAddress: 10.0.0.9, sourcePool: masquerade}", "spec.sourcePool", "use one with spec.addresses"),
+    ("PortForward", "x", "{address: '2001:db8::1', protocol: tcp, port: 22, targetAddress: '2001:db8::9', sourcePool: shared}", "spec.sourcePool", "not of the family of 2001:db8::9"),
+    // one to one
+    ("StaticNat", "x", "{internal: 10.0.0.32/28}", "spec.external", "required"),
+    ("StaticNat", "x", "{external: 203.0.113.32/28}", "spec.internal", "required"),
+    ("StaticNat", "x", "{external: 203.0.113.33/28, internal: 10.0.0.32/28}", "spec.external", "the prefix is 203.0.113.32/28"),
+    ("StaticNat", "x", "{external: 203.0.113.32/28, internal: 10.0.0.33/28}", "spec.internal", "the prefix is 10.0.0.32/28"),
+    ("StaticNat", "x", "{external: 203.0.113.32/28, internal: 10.0.0.32/29}", "spec.internal", "one to one needs equal lengths"),
+    ("StaticNat", "x", "{external: 203.0.113.32/28, internal: '2001:db8::/28'}", "spec.internal", "has host bits"),
+    ("StaticNat", "x", "{external: 203.0.113.32/32, internal: '2001:db8::/32'}", "spec.internal", "not of the family of 203.0.113.32/32"),
+    ("StaticNat", "x", "{external: 10.0.0.32/28, internal: 10.0.0.32/28}", "spec.internal", "external too"),
+    ("StaticNat", "x", "{external: 0.0.0.0/0, internal: 10.0.0.0/8}", "spec.external", "this network"),
+    ("StaticNat", "x", "{vrf: red, external: 203.0.113.32, internal: 10.0.0.9}", "spec.internal", "in no connected subnet of VRF red"),
+    ("StaticNat", "x", "{external: 203.0.113.16, internal: 10.0.0.9}", "spec.external", "overlaps 203.0.113.16-203.0.113.19 of StaticNat/server"),
+    ("StaticNat", "x", "{external: 198.51.100.35, internal: 10.0.0.9}", "spec.external", "of NatPool/shared (spec.addresses[1])"),
+    ("StaticNat", "x", "{external: 203.0.113.32, internal: 10.0.0.17}", "spec.internal", "overlaps 10.0.0.16/30 of StaticNat/server"),
+    ("StaticNat", "x", "{external: 192.0.2.1, internal: 10.0.0.9}", "spec.external", "would not be reached any more"),
+    ("StaticNat", "x", "{external: 203.0.113.32, internal: 10.0.0.9, outInterfaces: [nowhere]}", "spec.outInterfaces[0]", "Interface/nowhere does not exist"),
+    // what translation uses
+    ("Address", "x", "{interface: wan, address: 198.51.100.41/24}", "spec.address", "198.51.100.0 is the first of the subnet"),
 ];
 
 /// What the text alone shows, before any daemon is asked: the text; line, object, field; a part of the message.
@@ -165,6 +285,10 @@ const UNREADABLE: &[(&str, Option<usize>, &str, &str, &str)] = &[
     ("kind: Vrf\nmetadata: {name: x\n", None, "", "metadata", "unclosed"),
     ("- kind: Vrf\n", Some(1), "", "", ""),
     ("just text\n", Some(1), "", "", ""),
+    ("kind: NatPool\nmetadata: {name: x}\nspec:\n  interfaceAddress: true\n  blockSize: 64\n", Some(5), "NatPool/x", "spec.blockSize", "unknown field `blockSize`"),
+    ("kind: PortForward\nmetadata: {name: x}\nspec: {ports: {from: 1}}\n", Some(3), "PortForward/x", "spec.ports.from", "unknown field `from`"),
+    ("kind: NatRule\nmetadata: {name: x}\nspec: {order: first}\n", Some(3), "NatRule/x", "spec.order", "\"first\": invalid"),
+    ("kind: StaticNat\nmetadata: {name: x}\nspec: {outInterfaces: wan}\n", Some(3), "StaticNat/x", "spec.outInterfaces", ""),
     ("kind: List\nitems:\n- kind: Vrf\n  metadata: {name: x}\n  spec: {a: 1}\n", None, "Vrf/x", "items[0].spec.a", "unknown field"),
 ];
 
@@ -302,6 +426,15 @@ fn protobuf_can_be_wrong_where_yaml_cannot() {
             .iter()
             .all(|error| error.field != "metadata.name" || error.message.contains("required"))
     );
+    for order in [f64::NAN, f64::INFINITY] {
+        let spec = v1::NatRuleSpec {
+            order: Some(order),
+            exempt: true,
+            ..Default::default()
+        };
+        let rule = v1::Object::new("x", v1::object::Spec::NatRule(spec));
+        assert_eq!(field(&rule), "spec.order");
+    }
     let hops = v1::NextHop {
         interface: Some("lan".into()),
         ..Default::default()
@@ -436,7 +569,103 @@ fn any_spec() -> BoxedStrategy<v1::object::Spec> {
             })
         });
     let vrf = optional().prop_map(|description| Spec::Vrf(v1::VrfSpec { description }));
-    prop_oneof![interface, route, address, neighbour, vrf].boxed()
+    let texts = || proptest::collection::vec(any_text(), 0..3);
+    let ports = || {
+        let ports = any::<(u32, u32)>().prop_map(|(first, last)| v1::PortRange { first, last });
+        proptest::option::of(ports)
+    };
+    let pool = (optional(), texts(), any::<bool>(), ports(), optional()).prop_map(
+        |(vrf, addresses, interface_address, ports, pairing)| {
+            Spec::NatPool(v1::NatPoolSpec {
+                vrf,
+                addresses,
+                interface_address,
+                ports,
+                pairing,
+            })
+        },
+    );
+    let order = proptest::option::of(any::<i32>().prop_map(f64::from));
+    let rule = (
+        order,
+        texts(),
+        texts(),
+        texts(),
+        texts(),
+        optional(),
+        optional(),
+        any::<bool>(),
+    )
+        .prop_map(
+            |(
+                order,
+                out_interfaces,
+                sources,
+                destinations,
+                not_destinations,
+                protocol,
+                pool,
+                exempt,
+            )| {
+                Spec::NatRule(v1::NatRuleSpec {
+                    order,
+                    vrf: None,
+                    out_interfaces,
+                    sources,
+                    destinations,
+                    not_destinations,
+                    protocol,
+                    pool,
+                    exempt,
+                })
+            },
+        );
+    let forward = (
+        optional(),
+        optional(),
+        prop_oneof![any_text(), Just("tcp".to_owned())],
+        any::<Option<u32>>(),
+        ports(),
+        prop_oneof![any_text(), Just("10.0.0.1".to_owned())],
+        any::<Option<u32>>(),
+        optional(),
+    )
+        .prop_map(
+            |(
+                address,
+                interface,
+                protocol,
+                port,
+                ports,
+                target_address,
+                target_port,
+                source_pool,
+            )| {
+                Spec::PortForward(v1::PortForwardSpec {
+                    vrf: None,
+                    address,
+                    interface,
+                    protocol,
+                    port,
+                    ports,
+                    target_address,
+                    target_port,
+                    source_pool,
+                })
+            },
+        );
+    let one_to_one = (optional(), any_text(), any_text(), texts()).prop_map(
+        |(vrf, external, internal, out_interfaces)| {
+            Spec::StaticNat(v1::StaticNatSpec {
+                vrf,
+                external,
+                internal,
+                out_interfaces,
+            })
+        },
+    );
+    let translation = prop_oneof![pool, rule, forward, one_to_one];
+    prop_oneof![interface, route, address, neighbour, vrf, translation].boxed()
 }
 
 fn any_object() -> impl Strategy<Value = v1::Object> {

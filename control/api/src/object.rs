@@ -15,6 +15,10 @@ pub const KINDS: &[&str] = &[
     "Address",
     "Route",
     "Neighbour",
+    "NatPool",
+    "NatRule",
+    "PortForward",
+    "StaticNat",
     "Tier",
     "GlobalNetworkPolicy",
     "NetworkPolicy",
@@ -33,6 +37,7 @@ pub const KINDS: &[&str] = &[
     "ServiceAccount",
     "EndpointSlice",
     "AccessList",
+    "IPPool",
 ];
 
 impl Object {
@@ -95,6 +100,10 @@ impl Spec {
             Self::Route(_) => "Route",
             Self::Neighbour(_) => "Neighbour",
             Self::Vrf(_) => "Vrf",
+            Self::NatPool(_) => "NatPool",
+            Self::NatRule(_) => "NatRule",
+            Self::PortForward(_) => "PortForward",
+            Self::StaticNat(_) => "StaticNat",
             Self::Document(_) => "Document",
         }
     }
@@ -128,6 +137,10 @@ impl Serialize for Object {
             Some(Spec::Route(spec)) => object.serialize_field("spec", spec)?,
             Some(Spec::Neighbour(spec)) => object.serialize_field("spec", spec)?,
             Some(Spec::Vrf(spec)) => object.serialize_field("spec", spec)?,
+            Some(Spec::NatPool(spec)) => object.serialize_field("spec", spec)?,
+            Some(Spec::NatRule(spec)) => object.serialize_field("spec", spec)?,
+            Some(Spec::PortForward(spec)) => object.serialize_field("spec", spec)?,
+            Some(Spec::StaticNat(spec)) => object.serialize_field("spec", spec)?,
             Some(Spec::Document(_)) | None => object.skip_field("spec")?,
         }
         object.end()

@@ -10,6 +10,7 @@ mod error;
 mod interface;
 mod mac;
 mod name;
+mod nat;
 mod neighbour;
 mod object;
 pub mod policy;
@@ -26,6 +27,11 @@ pub use interface::{
 };
 pub use mac::MacAddress;
 pub use name::{DeviceName, InterfaceName, ObjectName, VrfName};
+pub use nat::{
+    AddressRange, ForwardAddress, MAX_NAT_INTERFACES, MAX_NAT_PREFIXES, MAX_POOL_RANGES, NatAction,
+    NatPool, NatRule, NatState, Pairing, PoolAddresses, PortForward, PortSpan, StaticNat, nat_host,
+    nat_prefix,
+};
 pub use neighbour::Neighbour;
 pub use object::{Kind, ObjectKey, ObjectSpec};
 pub use route::{MAX_NEXT_HOPS, NextHop, Prefix, Route, RouteType, Weight};

@@ -5,7 +5,9 @@ use std::str::FromStr;
 
 use crate::error::invalid;
 use crate::policy::{self, ResourceId, ResourceKind};
-use crate::{Address, Interface, Invalid, Neighbour, Route, Vrf};
+use crate::{
+    Address, Interface, Invalid, NatPool, NatRule, Neighbour, PortForward, Route, StaticNat, Vrf,
+};
 
 /// The kinds of objects, in the order in which they depend on each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -20,18 +22,30 @@ pub enum Kind {
     Route,
     /// A static neighbour.
     Neighbour,
+    /// What sources are translated to.
+    NatPool,
+    /// Which sources are translated.
+    NatRule,
+    /// What is sent to us goes to a host inside.
+    PortForward,
+    /// One-to-one translation.
+    StaticNat,
     /// Something that policy is made of.
     Policy(ResourceKind),
 }
 
 impl Kind {
     /// Those that are not [`Kind::Policy`].
-    pub const PLAIN: [Self; 5] = [
+    pub const PLAIN: [Self; 9] = [
         Self::Vrf,
         Self::Interface,
         Self::Address,
         Self::Route,
         Self::Neighbour,
+        Self::NatPool,
+        Self::NatRule,
+        Self::PortForward,
+        Self::StaticNat,
     ];
 
     /// All of them.
@@ -48,6 +62,10 @@ impl Kind {
             Self::Address => "Address",
             Self::Route => "Route",
             Self::Neighbour => "Neighbour",
+            Self::NatPool => "NatPool",
+            Self::NatRule => "NatRule",
+            Self::PortForward => "PortForward",
+            Self::StaticNat => "StaticNat",
             Self::Policy(kind) => kind.unique(),
         }
     }
@@ -138,6 +156,14 @@ pub enum ObjectSpec {
     Route(Route),
     /// Of kind [`Kind::Neighbour`].
     Neighbour(Neighbour),
+    /// Of kind [`Kind::NatPool`].
+    NatPool(NatPool),
+    /// Of kind [`Kind::NatRule`].
+    NatRule(NatRule),
+    /// Of kind [`Kind::PortForward`].
+    PortForward(PortForward),
+    /// Of kind [`Kind::StaticNat`].
+    StaticNat(StaticNat),
     /// Of kind [`Kind::Policy`], with its own name.
     Policy(Box<policy::Object>),
 }
@@ -151,6 +177,10 @@ impl ObjectSpec {
             Self::Address(_) => Kind::Address,
             Self::Route(_) => Kind::Route,
             Self::Neighbour(_) => Kind::Neighbour,
+            Self::NatPool(_) => Kind::NatPool,
+            Self::NatRule(_) => Kind::NatRule,
+            Self::PortForward(_) => Kind::PortForward,
+            Self::StaticNat(_) => Kind::StaticNat,
             Self::Policy(object) => Kind::Policy(object.id.kind),
         }
     }

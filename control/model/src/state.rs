@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::policy::PolicyState;
 use crate::{
-    Address, DeviceName, Interface, InterfaceKind, InterfaceName, Invalid, Kind, Neighbour,
-    ObjectKey, ObjectName, ObjectSpec, Route, SpecError, Vrf, VrfName, validate,
+    Address, DeviceName, Interface, InterfaceKind, InterfaceName, Invalid, Kind, NatState,
+    Neighbour, ObjectKey, ObjectName, ObjectSpec, Route, SpecError, Vrf, VrfName, validate,
 };
 
 /// The whole of what the operator wants. Iteration is in a fixed order, so that what is compiled from it is too.
@@ -21,6 +21,8 @@ pub struct DesiredState {
     pub routes: BTreeMap<ObjectName, Route>,
     /// Static neighbours by object name.
     pub neighbours: BTreeMap<ObjectName, Neighbour>,
+    /// Translation of addresses.
+    pub nat: NatState,
     /// What may pass: policies, endpoints, and what they speak of.
     pub policy: PolicyState,
 }
@@ -54,6 +56,18 @@ impl DesiredState {
             ObjectSpec::Neighbour(neighbour) => {
                 self.neighbours.insert(ObjectName::new(name)?, neighbour);
             }
+            ObjectSpec::NatPool(pool) => {
+                self.nat.pools.insert(ObjectName::new(name)?, pool);
+            }
+            ObjectSpec::NatRule(rule) => {
+                self.nat.rules.insert(ObjectName::new(name)?, rule);
+            }
+            ObjectSpec::PortForward(forward) => {
+                self.nat.forwards.insert(ObjectName::new(name)?, forward);
+            }
+            ObjectSpec::StaticNat(mapping) => {
+                self.nat.statics.insert(ObjectName::new(name)?, mapping);
+            }
             ObjectSpec::Policy(object) => {
                 let own = ObjectKey::from(&object.id).name;
                 if own != name {
@@ -74,6 +88,10 @@ impl DesiredState {
             Kind::Address => self.addresses.remove(name).is_some(),
             Kind::Route => self.routes.remove(name).is_some(),
             Kind::Neighbour => self.neighbours.remove(name).is_some(),
+            Kind::NatPool => self.nat.pools.remove(name).is_some(),
+            Kind::NatRule => self.nat.rules.remove(name).is_some(),
+            Kind::PortForward => self.nat.forwards.remove(name).is_some(),
+            Kind::StaticNat => self.nat.statics.remove(name).is_some(),
             Kind::Policy(_) => key.resource().is_some_and(|id| self.policy.remove(&id)),
         }
     }
@@ -87,6 +105,10 @@ impl DesiredState {
             Kind::Address => self.addresses.contains_key(name),
             Kind::Route => self.routes.contains_key(name),
             Kind::Neighbour => self.neighbours.contains_key(name),
+            Kind::NatPool => self.nat.pools.contains_key(name),
+            Kind::NatRule => self.nat.rules.contains_key(name),
+            Kind::PortForward => self.nat.forwards.contains_key(name),
+            Kind::StaticNat => self.nat.statics.contains_key(name),
             Kind::Policy(_) => key.resource().is_some_and(|id| self.policy.contains(&id)),
         }
     }
@@ -99,6 +121,10 @@ impl DesiredState {
             Kind::Address => self.addresses.len(),
             Kind::Route => self.routes.len(),
             Kind::Neighbour => self.neighbours.len(),
+            Kind::NatPool => self.nat.pools.len(),
+            Kind::NatRule => self.nat.rules.len(),
+            Kind::PortForward => self.nat.forwards.len(),
+            Kind::StaticNat => self.nat.statics.len(),
             Kind::Policy(kind) => self.policy.count(kind),
         }
     }
@@ -163,6 +189,16 @@ impl DesiredState {
             &self.neighbours,
             &mut changes,
         );
+        let (nat, before) = (&self.nat, &previous.nat);
+        compare(Kind::NatPool, &before.pools, &nat.pools, &mut changes);
+        compare(Kind::NatRule, &before.rules, &nat.rules, &mut changes);
+        compare(
+            Kind::PortForward,
+            &before.forwards,
+            &nat.forwards,
+            &mut changes,
+        );
+        compare(Kind::StaticNat, &before.statics, &nat.statics, &mut changes);
         let (upserted, deleted) = self.policy.changes_since(&previous.policy);
         changes
             .upserted

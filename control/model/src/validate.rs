@@ -1,5 +1,7 @@
 //! What objects say about each other.
 
+mod nat;
+
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 
@@ -24,6 +26,7 @@ pub(crate) fn validate(state: &DesiredState, changes: &Changes) -> Result<(), Ve
     check.routes();
     check.neighbours();
     check.policy();
+    check.nat();
     check.finish()
 }
 

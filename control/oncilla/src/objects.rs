@@ -42,7 +42,8 @@ pub(crate) struct ApplyArgs {
 /// Arguments of `oncilla get`.
 #[derive(Debug, Args)]
 pub(crate) struct GetArgs {
-    /// `interface`, `address`, `route`, `neighbour`, `vrf`, a kind of policy such as `networkpolicy`, or `all`.
+    /// `interface`, `address`, `route`, `neighbour`, `vrf`, `natpool`, `natrule`, `portforward`, `staticnat`, a kind of policy such as
+    /// `networkpolicy`, or `all`.
     #[arg(value_parser = kind_or_all)]
     kind: &'static str,
     /// One object's name (`namespace/name` where the kind has namespaces); all of the kind without it.
@@ -67,7 +68,8 @@ enum GetOutput {
 /// Arguments of `oncilla delete`.
 #[derive(Debug, Args)]
 pub(crate) struct DeleteArgs {
-    /// `interface`, `address`, `route`, `neighbour`, `vrf`, or a kind of policy such as `networkpolicy`.
+    /// `interface`, `address`, `route`, `neighbour`, `vrf`, `natpool`, `natrule`, `portforward`, `staticnat`, or a kind of policy such as
+    /// `networkpolicy`.
     #[arg(value_parser = kind, required_unless_present = "files", requires = "names", conflicts_with = "files")]
     kind: Option<&'static str>,
     /// The objects' names.
@@ -423,13 +425,90 @@ fn summary(object: &Object) -> String {
                 spec.address, spec.mac_address, spec.interface
             )
         }
+        Some(Spec::NatPool(spec)) => {
+            let what = if spec.interface_address {
+                "address of the interface".into()
+            } else {
+                spec.addresses.join(", ")
+            };
+            let ports = spec
+                .ports
+                .as_ref()
+                .map(|ports| format!(" ports {}", range(ports)));
+            format!("{what}{}{}", ports.unwrap_or_default(), vrf(&spec.vrf))
+        }
+        Some(Spec::NatRule(spec)) => nat_rule_summary(spec) + &vrf(&spec.vrf),
+        Some(Spec::PortForward(spec)) => {
+            let what = match (&spec.address, &spec.interface) {
+                (Some(address), _) => address.clone(),
+                (None, interface) => interface.clone().unwrap_or_default(),
+            };
+            let port = spec.port.map(|port| format!(" {port}"));
+            let ports = spec
+                .ports
+                .as_ref()
+                .map(|ports| format!(" {}", range(ports)));
+            let target = spec.target_port.map(|port| format!(" {port}"));
+            let source = spec
+                .source_pool
+                .as_ref()
+                .map(|pool| format!(" from {pool}"));
+            format!(
+                "{what} {}{} to {}{}{}{}",
+                spec.protocol,
+                port.or(ports).unwrap_or_default(),
+                spec.target_address,
+                target.unwrap_or_default(),
+                source.unwrap_or_default(),
+                vrf(&spec.vrf)
+            )
+        }
+        Some(Spec::StaticNat(spec)) => {
+            format!(
+                "{} is {}{}{}",
+                spec.external,
+                spec.internal,
+                listed(" out ", &spec.out_interfaces),
+                vrf(&spec.vrf)
+            )
+        }
         Some(Spec::Document(spec)) => document_summary(&spec.json),
     }
 }
 
+fn range(ports: &v1::PortRange) -> String {
+    format!("{}-{}", ports.first, ports.last)
+}
+
+/// What a list says, with a word in front; nothing if it is empty.
+fn listed(word: &str, list: &[String]) -> String {
+    if list.is_empty() {
+        String::new()
+    } else {
+        format!("{word}{}", list.join(", "))
+    }
+}
+
+fn nat_rule_summary(spec: &v1::NatRuleSpec) -> String {
+    let mut text = match spec.order {
+        Some(order) => format!("{order}: "),
+        None => String::new(),
+    };
+    text.push_str(spec.protocol.as_deref().unwrap_or("any"));
+    text.push_str(&listed(" from ", &spec.sources));
+    text.push_str(&listed(" to ", &spec.destinations));
+    text.push_str(&listed(" not to ", &spec.not_destinations));
+    text.push_str(&listed(" out ", &spec.out_interfaces));
+    match &spec.pool {
+        Some(pool) => text.push_str(&format!(" pool {pool}")),
+        None => text.push_str(" exempt"),
+    }
+    text
+}
+
 /// What says most about an object of policy.
 fn document_summary(json: &str) -> String {
-    const FIELDS: [&str; 8] = [
+    const FIELDS: [&str; 10] = [
         "node",
         "interfaceName",
         "interface",
@@ -438,6 +517,8 @@ fn document_summary(json: &str) -> String {
         "order",
         "selector",
         "ipNetworks",
+        "cidr",
+        "natOutgoing",
     ];
     let document: serde_json::Value = serde_json::from_str(json).unwrap_or_default();
     let text = |value: &serde_json::Value| match value {
@@ -479,6 +560,9 @@ mod tests {
             ("networkpolicies", "NetworkPolicy"),
             ("GlobalNetworkPolicy", "GlobalNetworkPolicy"),
             ("accesslists", "AccessList"),
+            ("natpools", "NatPool"),
+            ("PortForward", "PortForward"),
+            ("staticnats", "StaticNat"),
         ] {
             assert_eq!(kind(text), Ok(expected));
         }

@@ -159,6 +159,75 @@ fn cases() -> Vec<Case> {
             "spec.macAddress",
             "01:00:00:00:00:01",
         ),
+        case(
+            "overlapping pools",
+            (
+                "NatPool",
+                "bad",
+                "{addresses: [203.0.113.0/30, 203.0.113.77, 203.0.113.64/28]}",
+            ),
+            "NatPool/bad",
+            "spec.addresses[2]",
+            "spec.addresses[1]",
+        ),
+        case(
+            "a rule for an unknown interface",
+            ("NatRule", "bad", "{outInterfaces: [p0, p9], exempt: true}"),
+            "NatRule/bad",
+            "spec.outInterfaces[1]",
+            "Interface/p9 does not exist",
+        ),
+        case(
+            "a rule with no pool",
+            ("NatRule", "bad", "{sources: [10.0.0.0/8], pool: nowhere}"),
+            "NatRule/bad",
+            "spec.pool",
+            "NatPool/nowhere does not exist",
+        ),
+        case(
+            "a forward to an address in no VRF",
+            (
+                "PortForward",
+                "bad",
+                "{interface: p0, protocol: tcp, port: 80, targetAddress: 192.0.2.9}",
+            ),
+            "PortForward/bad",
+            "spec.targetAddress",
+            "192.0.2.9 is in no connected subnet of VRF default",
+        ),
+        case(
+            "a forward to the other family",
+            (
+                "PortForward",
+                "bad",
+                "{address: 198.18.1.1, protocol: tcp, port: 80, targetAddress: '2001:db8:2::2'}",
+            ),
+            "PortForward/bad",
+            "spec.targetAddress",
+            "not of the family of 198.18.1.1",
+        ),
+        case(
+            "a forward of port 0",
+            (
+                "PortForward",
+                "bad",
+                "{interface: p0, protocol: udp, port: 0, targetAddress: 198.18.2.2}",
+            ),
+            "PortForward/bad",
+            "spec.port",
+            "0 is no port",
+        ),
+        case(
+            "a mapping of unequal prefixes",
+            (
+                "StaticNat",
+                "bad",
+                "{external: 203.0.113.0/28, internal: 198.18.2.0/29}",
+            ),
+            "StaticNat/bad",
+            "spec.internal",
+            "one to one needs equal lengths",
+        ),
     ]
 }
 

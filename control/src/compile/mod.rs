@@ -4,6 +4,7 @@
 //! ([`PortFacts`]). The same input gives the same [`Sections`], whatever was compiled before.
 
 mod interfaces;
+pub mod nat;
 mod numbering;
 pub mod policy;
 mod routes;
@@ -104,6 +105,8 @@ pub fn compile(
 ) -> Result<Sections, SpecError> {
     let mut sections = Sections::default();
     interfaces::compile(desired, numbering, facts, &mut sections)?;
+    // What addresses of interfaces imply goes over these, and these go over configured routes.
+    nat::routes(desired, numbering, &mut sections);
     routes::compile(desired, numbering, &mut sections)?;
     Ok(sections)
 }

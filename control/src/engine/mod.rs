@@ -6,6 +6,7 @@
 
 mod devices;
 mod flows;
+mod nat;
 mod observe;
 mod policy;
 mod rules;
@@ -23,6 +24,7 @@ use dataplane::{Clock, Engine, EngineConfig, EngineError, Event, PortId, Queue, 
 pub use dataplane::{Idle, Pages};
 pub use devices::{OpenDevice, Opener};
 use graph_nodes::fib::{FibError, ForwardingSize, ForwardingWriter, RouteTarget, link_header};
+use graph_nodes::nat::Nat;
 use graph_nodes::policy::Policy;
 use graph_nodes::policy::events::flow_watch;
 use graph_nodes::punt::Punt;
@@ -103,6 +105,7 @@ struct State {
     devices: BTreeMap<InterfaceName, Device>,
     prepared: Option<Prepared>,
     policy: policy::PolicyKeeper,
+    nat: nat::NatKeeper,
     observers: observe::Observers,
     flows: flows::FlowObservers,
 }
@@ -132,6 +135,7 @@ struct Prepared {
     numbering: Numbering,
     sections: Sections,
     policy: Policy,
+    nat: nat::NatKeeper,
     /// Devices opened for it.
     opened: BTreeMap<InterfaceName, (Device, Vec<Box<dyn Queue>>)>,
 }
@@ -178,6 +182,7 @@ impl Gateway {
             devices: BTreeMap::new(),
             prepared: None,
             policy: policy::PolicyKeeper::new(options.node, config.workers),
+            nat: nat::NatKeeper::new(config.workers),
             observers: observe::Observers::default(),
             flows: flows::FlowObservers::new(watchers),
         };
@@ -334,12 +339,14 @@ impl State {
         })?;
         self.check_room(&sections)?;
         let policy = self.prepare_policy(next, &numbering)?;
+        let nat = self.prepare_nat(next, &numbering)?;
         self.prepared = Some(Prepared {
             desired: Arc::clone(next),
             generation,
             numbering,
             sections,
             policy,
+            nat,
             opened,
         });
         Ok(())
@@ -466,6 +473,7 @@ impl State {
             numbering,
             sections,
             policy,
+            nat,
             opened,
         } = prepared;
         let old = std::mem::replace(&mut self.sections, sections);
@@ -473,6 +481,7 @@ impl State {
         self.numbering = numbering;
         self.generation = generation;
         self.policy.live = policy;
+        self.nat = nat;
         let gone: Vec<(InterfaceName, PortId)> = self
             .devices
             .iter()
@@ -500,6 +509,7 @@ impl State {
             &self.forwarding,
             self.icmp,
             self.policy.live.clone(),
+            self.nat.live.clone(),
         );
         let epoch = engine.publish(snapshot);
         engine.wait_live(epoch, LIVE_TIMEOUT).map_err(not_live)?;
@@ -665,6 +675,7 @@ impl State {
                 &self.forwarding,
                 self.icmp,
                 self.policy.live.clone(),
+                self.nat.live.clone(),
             );
             let epoch = engine.publish(snapshot);
             self.forwarding.set_epoch(epoch);
@@ -713,6 +724,7 @@ fn snapshot(
     forwarding: &ForwardingWriter,
     icmp: IcmpLimits,
     policy: Policy,
+    nat: Nat,
 ) -> Snapshot {
     let mut snapshot = Snapshot {
         ports: sections.port_list(),
@@ -721,7 +733,7 @@ fn snapshot(
         forwarding: forwarding.forwarding(),
         icmp,
         policy,
-        nat: graph_nodes::nat::Nat::default(),
+        nat,
     };
     snapshot.set_policy_features();
     snapshot

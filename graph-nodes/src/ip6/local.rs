@@ -2,7 +2,7 @@
 //!
 //! - Input: packets at their IPv6 header, validated by `ip6-input`, for an address of this node or a multicast group; word unused.
 //! - Output: to `icmp6-input` word = offset of the ICMPv6 header from the IPv6 header, to `icmp6-error` word = `ErrorWord`.
-//! - Reads: snapshot.interfaces
+//! - Reads: snapshot.interfaces, snapshot.nat
 //! - State: none
 //! - Standard: RFC 8200 section 4, RFC 5095, RFC 6946, RFC 4291 section 2.8, RFC 4443 section 2.4 (e)
 //! - Cost: exception path
@@ -80,8 +80,11 @@ fn deliver(packet: &Descriptor, cx: &Context<'_, Snapshot>) -> Result<Delivery, 
     let interface = cx.snapshot.interface(packet.interface);
     let interface = interface.ok_or(Drop::NoInterface)?;
     let multicast = header.destination().is_multicast();
-    if multicast && !is_joined(interface, header.destination()) {
-        return Err(Drop::NotJoined);
+    if multicast {
+        let group = header.destination();
+        if !is_joined(interface, group) && !may_solicit(interface, group, cx.snapshot) {
+            return Err(Drop::NotJoined);
+        }
     }
     let payload = &rest[..rest.len().min(header.payload_length.get().into())];
     let chain = walk_extensions(header.next_header, payload, DEFAULT_EXTENSION_LIMIT);
@@ -220,13 +223,22 @@ fn is_joined(interface: &Interface, group: Ipv6Addr) -> bool {
         .any(|address| nd::solicited_node(address) == group)
 }
 
+/// True for groups of solicitations where there may be addresses of translation: those are too many to know the groups of all, so
+/// `nd-input` finds out whether one is meant.
+fn may_solicit(interface: &Interface, group: Ipv6Addr, snapshot: &Snapshot) -> bool {
+    nd::solicited_node(group) == group && snapshot.nat.ip6.destination_of(interface.vrf).is_some()
+}
+
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use dataplane::{NodeHarness, TestPacket};
     use proptest::prelude::*;
     use wire::builder::{Builder, Ip6, ip6};
 
     use super::*;
+    use crate::nat::{DestinationRules, Nat};
     use crate::snapshot::{IcmpLimits, InterfaceAddress, WorkerState};
 
     const HOST: &str = "2001:db8::99";
@@ -236,7 +248,7 @@ mod tests {
         text.parse().expect("an address")
     }
 
-    fn harness() -> NodeHarness<Snapshot> {
+    fn harness(nat: Nat) -> NodeHarness<Snapshot> {
         let interface = Interface {
             up: true,
             ip6: vec![InterfaceAddress {
@@ -248,6 +260,7 @@ mod tests {
         };
         let snapshot = Snapshot {
             interfaces: vec![interface, Interface::absent()],
+            nat,
             ..Snapshot::default()
         };
         let state = || WorkerState::new(IcmpLimits::default());
@@ -260,7 +273,11 @@ mod tests {
 
     /// Where one packet goes: node and word, or drop.
     fn fate(bytes: Vec<u8>) -> (&'static str, u32) {
-        let mut harness = harness();
+        fate_with(Nat::default(), bytes)
+    }
+
+    fn fate_with(nat: Nat, bytes: Vec<u8>) -> (&'static str, u32) {
+        let mut harness = harness(nat);
         let packet = TestPacket {
             bytes: bytes.clone(),
             ..TestPacket::default()
@@ -317,6 +334,19 @@ mod tests {
         }
         for group in ["ff02::16", "ff02::1:ff00:2", "ff0e::1"] {
             assert_eq!(fate(to(group).icmp6_echo(1, 1).build()).0, "not-joined");
+        }
+        // With addresses of translation, any of them may be asked for.
+        let mut nat = Nat::default();
+        let externals = [(0x2001_0db8 << 96, 0x2001_0db8 << 96 | 0xffff)];
+        let rules = DestinationRules::new(&[], &externals);
+        nat.ip6.destination = vec![Some(Arc::new(rules))];
+        for (group, expected) in [
+            ("ff02::1:ff00:2", "icmp6-input"),
+            ("ff02::1:2", "not-joined"),
+            ("ff02::16", "not-joined"),
+        ] {
+            let packet = to(group).icmp6_echo(1, 1).build();
+            assert_eq!(fate_with(nat.clone(), packet).0, expected, "{group}");
         }
     }
 
@@ -382,7 +412,7 @@ mod tests {
             interface: 1,
             ..TestPacket::default()
         };
-        let mut harness = harness();
+        let mut harness = harness(Nat::default());
         assert_eq!(harness.run(vec![gone]), []);
         assert_eq!(harness.drops(), [("no-interface", 1)]);
     }
@@ -396,7 +426,7 @@ mod tests {
                 (prop::sample::select(vec![0u8, 43, 44, 51, 58, 60, 200]), prop::collection::vec(any::<u8>(), 0..200),
                  any::<bool>(), prop::option::of(any::<u16>())), 1..30)
         ) {
-            let mut harness = harness();
+            let mut harness = harness(Nat::default());
             let count = packets.len();
             let packets = packets.into_iter().map(|(next, payload, multicast, length)| {
                 let group = if multicast { "ff02::1" } else { ROUTER };

@@ -2,6 +2,8 @@
 //!
 //! - An address is answered for on the interface that has it, and only there. Probes (RFC 5227 section 2.1.1) are answered like
 //!   other requests: that is how an address is defended.
+//! - What is local on the link without being an interface's is translation's (a NAT pool, a forwarded port): it is answered for on
+//!   that link, and who claims it is not believed.
 //! - Proxy ARP, where the interface has it on, answers for what is routed out of another interface; never for probes and
 //!   announcements, which ask about the link itself.
 //! - A sender is learned from if it can be a neighbour on this link and speaks to us or announces itself: strangers' talk
@@ -39,7 +41,7 @@ dataplane::drop_reasons! {
         BadSenderIp = "bad-sender-ip": "The sender's IPv4 address is not a host's",
         InterfaceDown = "interface-down": "The interface is not configured or not up",
         OwnPacket = "own-packet": "The packet came from this interface itself: the link has a loop",
-        Conflict = "conflict": "Another station claims this interface's IPv4 address",
+        Conflict = "conflict": "Another station claims an IPv4 address that is this interface's or translation's",
         Learned = "learned": "Not an error: the sender's address was handed to the slow path and there is nothing to answer",
         NotForUs = "not-for-us": "The packet is between other stations",
         NoRoom = "no-room": "There is no room in front of the packet for its link-layer header",
@@ -81,8 +83,12 @@ fn receive(packet: &mut Descriptor, cx: &mut Context<'_, Snapshot>) -> Result<()
         punt(&arp, number, cx);
         return Err(Drop::Conflict);
     }
+    if is_translated(number, interface, sender, snapshot) {
+        return Err(Drop::Conflict);
+    }
     let request = arp.operation == ArpOperation::REQUEST;
-    let ours = address::is_own(interface, target);
+    let ours =
+        address::is_own(interface, target) || is_translated(number, interface, target, snapshot);
     let answered = request && (ours || proxied(&arp, number, interface, snapshot));
     let worth_learning = answered || ours || arp.is_gratuitous();
     let learned = worth_learning && address::is_neighbour(interface, sender);
@@ -120,6 +126,15 @@ fn parse(packet: &Descriptor, cx: &Context<'_, Snapshot>) -> Result<ArpPacket, D
         return Err(Drop::BadSenderIp);
     }
     Ok(arp)
+}
+
+/// True for an address of the link that is this node's, but no interface's.
+fn is_translated(number: u16, interface: &Interface, target: u32, snapshot: &Snapshot) -> bool {
+    address::is_neighbour(interface, target)
+        && snapshot.vrf_of(number).is_some_and(|vrf| {
+            let group = snapshot.forwarding.group(vrf.ip4.lookup(target));
+            group.action() == RouteAction::Local
+        })
 }
 
 /// True where a request is answered for somebody behind this node.
@@ -247,7 +262,8 @@ mod tests {
         }
     }
 
-    /// Interface 0 to 2 have 10.0.N.1/24 on ports 5 to 7, untagged, with one tag and with two; interface 0 is a proxy.
+    /// Interface 0 to 2 have 10.0.N.1/24 on ports 5 to 7, untagged, with one tag and with two; interface 0 is a proxy. 10.0.0.16/28 and
+    /// 10.0.1.20 are translation's.
     fn harness() -> NodeHarness<Snapshot> {
         let size = ForwardingSize {
             groups: 32,
@@ -300,6 +316,16 @@ mod tests {
         ] {
             writer
                 .set_route(0, IpAddr::from(net), 24, target)
+                .expect("room");
+        }
+        for (net, length) in [
+            ([10, 0, 0, 16], 28),
+            ([10, 0, 1, 20], 32),
+            ([32, 0, 0, 0], 24),
+        ] {
+            let net = IpAddr::from(net);
+            writer
+                .set_route(0, net, length, RouteTarget::Local)
                 .expect("room");
         }
         let snapshot = Snapshot {
@@ -452,6 +478,36 @@ mod tests {
             asks(OUR_IP, PEER_IP),
         ] {
             assert_eq!(fate(packet(0, arp)), ("conflict", true));
+        }
+    }
+
+    #[test]
+    fn addresses_of_translation_are_answered_for_on_their_link() {
+        for (interface, target, expected) in [
+            (0, [10, 0, 0, 16], ("answered", true)),
+            (0, [10, 0, 0, 31], ("answered", true)),
+            (0, [10, 0, 0, 32], ("not-for-us", false)),
+            (1, [10, 0, 1, 20], ("answered", true)),
+            (1, [10, 0, 1, 21], ("not-for-us", false)),
+            // On another link, and on none.
+            (2, [10, 0, 0, 16], ("not-for-us", false)),
+            (0, [10, 0, 1, 20], ("not-for-us", false)),
+            (0, [32, 0, 0, 1], ("not-for-us", false)),
+        ] {
+            let asked = asks([10, 0, interface, 2], target);
+            let fate = fate(packet(interface.into(), asked));
+            assert_eq!(fate, expected, "{interface} {target:?}");
+        }
+        let (reply, _) = run(packet(0, asks([0; 4], [10, 0, 0, 17])));
+        let expected = eth(US, PEER).arp_reply([10, 0, 0, 17], [0; 4]).build();
+        assert_eq!(reply.expect("a reply").bytes, expected);
+        // Who claims one is no neighbour, whatever is asked.
+        for arp in [
+            asks([10, 0, 0, 17], [10, 0, 0, 17]),
+            asks([10, 0, 0, 17], OUR_IP),
+            tells([10, 0, 0, 17], OUR_IP),
+        ] {
+            assert_eq!(fate(packet(0, arp)), ("conflict", false));
         }
     }
 

@@ -1,13 +1,14 @@
 //! `nd-input`: answers neighbour solicitations for this node's addresses, and shows the slow path what there is to learn.
 //!
 //! Advertisements go out at once, as a router's, and override what the neighbour knew. A solicitation without source is a
-//! probe for a duplicate of one of our addresses: all nodes are told that it is taken (RFC 4862 section 5.4).
+//! probe for a duplicate of one of our addresses: all nodes are told that it is taken (RFC 4862 section 5.4). What is local on the link
+//! without being an interface's is translation's (a NAT pool, a forwarded port) and is answered for on that link.
 //!
 //! - Input: packets at their IPv6 header for this node; word = offset of the ICMPv6 header from it.
 //! - Output: neighbour advertisements at their link-layer header; word = port.
 //! - Punts: `NeighbourDiscovery`, word = offset of the ICMPv6 header: solicitations for our addresses that name their sender's
 //!   Ethernet address, and all advertisements.
-//! - Reads: snapshot.interfaces
+//! - Reads: snapshot.interfaces, snapshot.vrfs, snapshot.forwarding
 //! - State: none
 //! - Standard: RFC 4861 sections 6.1, 7.1, 7.2.3, 7.2.4 and 8.1, RFC 4862 section 5.4.3, RFC 6980
 //! - Cost: exception path
@@ -19,7 +20,7 @@ use wire::checksum::Sum;
 use wire::nd::{self, NdMessage, NeighbourAdvertisement};
 use wire::{EtherType, Header, Icmp6Type, Ip6Header, IpProtocol, MacAddr, ParseError};
 
-use crate::fib::{Link, link_header};
+use crate::fib::{Link, RouteAction, link_header};
 use crate::punt::Punt;
 use crate::snapshot::{Interface, Snapshot};
 
@@ -103,7 +104,9 @@ fn receive(packet: &mut Descriptor, cx: &mut Context<'_, Snapshot>) -> Result<Ne
             let link_address = message.source_link_layer();
             // Only solicitations to one node may leave their sender's link address out (section 4.3).
             let mac = link_address.or(frame_source);
-            let answer = solicited(interface, header, target, mac)?;
+            let ours = is_own(interface, target)
+                || is_translated(packet.interface, interface, target, snapshot);
+            let answer = solicited(ours, header, target, mac)?;
             if link_address.is_some() {
                 punt(packet, cx);
             }
@@ -128,9 +131,37 @@ fn reason(error: ParseError) -> Drop {
     }
 }
 
+fn is_own(interface: &Interface, target: Ipv6Addr) -> bool {
+    interface.link_local == Some(target)
+        || interface
+            .ip6
+            .iter()
+            .any(|configured| configured.address == target)
+}
+
+/// True for an address of the link that is this node's, but no interface's. Not for those of subnets, which all routers on the link have
+/// (RFC 4291 section 2.6.1).
+fn is_translated(
+    number: u16,
+    interface: &Interface,
+    target: Ipv6Addr,
+    snapshot: &Snapshot,
+) -> bool {
+    let bits = target.to_bits();
+    let on_link = interface.ip6.iter().any(|own| {
+        let hosts = u128::MAX.checked_shr(own.prefix_len.into()).unwrap_or(0);
+        (own.address.to_bits() ^ bits) & !hosts == 0 && (bits & hosts != 0 || hosts <= 1)
+    });
+    on_link
+        && snapshot.vrf_of(number).is_some_and(|vrf| {
+            let group = snapshot.forwarding.group(vrf.ip6.lookup(bits));
+            group.action() == RouteAction::Local
+        })
+}
+
 /// RFC 4861 section 7.2.3: whether and whom to answer.
 fn solicited(
-    interface: &Interface,
+    ours: bool,
     header: &Ip6Header,
     target: Ipv6Addr,
     mac: Option<MacAddr>,
@@ -141,11 +172,6 @@ fn solicited(
     if astray || source.is_multicast() || source.is_loopback() {
         return Err(Drop::BadAddress);
     }
-    let ours = interface.link_local == Some(target)
-        || interface
-            .ip6
-            .iter()
-            .any(|configured| configured.address == target);
     if !ours {
         return Err(Drop::NotOurs);
     }
@@ -259,11 +285,13 @@ mod tests {
     use wire::builder::{Builder, Eth, Ip6, eth, ip6};
 
     use super::*;
+    use crate::fib::{ForwardingSize, ForwardingWriter, RouteTarget};
     use crate::snapshot::{IcmpLimits, InterfaceAddress, Tags, WorkerState};
 
     const HOST: &str = "2001:db8::99";
     const ROUTER: &str = "2001:db8::1";
     const GROUP: &str = "ff02::1:ff00:1";
+    const POOL: &str = "2001:db8::7:0";
     const HOST_MAC: MacAddr = MacAddr::local(9);
     const ROUTER_MAC: MacAddr = MacAddr::local(1);
 
@@ -271,7 +299,7 @@ mod tests {
         text.parse().expect("an address")
     }
 
-    /// Interface 0 is untagged on port 0, 1 has two tags on port 3, 2 has no IPv6.
+    /// Interface 0 is untagged on port 0, 1 has two tags on port 3, 2 has no IPv6. [`POOL`]/112 is translation's.
     fn harness() -> NodeHarness<Snapshot> {
         let plain = Interface {
             up: true,
@@ -296,8 +324,24 @@ mod tests {
             link_local: None,
             ..plain.clone()
         };
+        let size = ForwardingSize {
+            groups: 8,
+            adjacencies: 8,
+            buckets: 16,
+        };
+        let mut writer = ForwardingWriter::new(size, 16);
+        writer.add_vrf(0).expect("memory");
+        for (net, length) in [("2001:db8::", 128), (POOL, 112), ("2001:db8:9::", 64)] {
+            let net = address(net).into();
+            writer
+                .set_route(0, net, length, RouteTarget::Local)
+                .expect("room");
+        }
+        writer.commit().expect("memory");
         let snapshot = Snapshot {
             interfaces: vec![plain, tagged, without],
+            vrfs: vec![writer.vrf(0).expect("the VRF")],
+            forwarding: writer.forwarding(),
             ..Snapshot::default()
         };
         let state = || WorkerState::new(IcmpLimits::default());
@@ -387,6 +431,25 @@ mod tests {
             .ip6(address(ROUTER), address(HOST))
             .neighbour_advertisement(address(ROUTER), ANSWER, Some(ROUTER_MAC));
         assert_eq!((sent.bytes, sent.word), (expected.build(), 3));
+    }
+
+    #[test]
+    fn addresses_of_translation_are_answered_for_on_their_link() {
+        for target in [POOL, "2001:db8::7:1", "2001:db8::7:ffff"] {
+            let group = nd::solicited_node(address(target)).to_string();
+            let (sent, punts) = fate(solicitation(HOST, &group, target, true));
+            let expected = eth(ROUTER_MAC, MacAddr::local(77))
+                .ip6(address(target), address(HOST))
+                .neighbour_advertisement(address(target), ANSWER, Some(ROUTER_MAC));
+            assert_eq!(sent.expect("an advertisement").bytes, expected.build());
+            assert_eq!(punts, 1);
+        }
+        // The subnet's own address, the one behind the pool, and a local one that is not on the link.
+        for target in ["2001:db8::", "2001:db8::8:0", "2001:db8:9::1"] {
+            let group = nd::solicited_node(address(target)).to_string();
+            let (sent, _) = fate(solicitation(HOST, &group, target, true));
+            assert_eq!(sent.err(), Some("not-ours"), "{target}");
+        }
     }
 
     #[test]

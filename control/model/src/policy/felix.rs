@@ -1,4 +1,4 @@
-//! FelixConfiguration, as far as it changes verdicts; other fields are refused rather than ignored.
+//! FelixConfiguration, as far as it changes verdicts and translation; other fields are refused rather than ignored.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -9,6 +9,7 @@ use ipnet::IpNet;
 use super::reader::{Fields, Node};
 use super::rule::{Protocol, read_net_or_address};
 use super::value::Value;
+use crate::PortSpan;
 
 /// A port that stays open on hosts whatever policies say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,6 +114,10 @@ pub struct FelixConfiguration {
     pub reevaluate_live_flows: Option<bool>,
     /// Timeouts by field: `None` stays as it is.
     pub timeouts: [Option<Duration>; 8],
+    /// What sources of pools with natOutgoing become.
+    pub nat_outgoing_address: Option<IpAddr>,
+    /// The ports that they get.
+    pub nat_port_range: Option<PortSpan>,
 }
 
 /// What holds on a node.
@@ -270,6 +275,27 @@ fn read_timeout(node: &Node<'_>) -> Option<Duration> {
     read
 }
 
+/// Ports as Calico writes them: a number, or `1024:65535`.
+fn read_port_range(node: &Node<'_>) -> Option<PortSpan> {
+    let port = |text: &str| {
+        let plain = text.bytes().all(|byte| byte.is_ascii_digit());
+        text.parse::<u32>().ok().filter(|_| plain)
+    };
+    let ends = match node.value {
+        Value::Integer(number) => u32::try_from(*number).ok().map(|port| (port, port)),
+        Value::Text(text) => match text.split_once(':') {
+            Some((first, last)) => port(first).zip(port(last)),
+            None => port(text).map(|port| (port, port)),
+        },
+        _ => None,
+    };
+    let Some((first, last)) = ends else {
+        node.must("be a port or a range such as 1024:65535");
+        return None;
+    };
+    node.check(PortSpan::new(first, last))
+}
+
 fn duration(text: &str) -> Option<Duration> {
     let mut rest = text;
     let mut total = Duration::ZERO;
@@ -331,7 +357,21 @@ pub(crate) fn read_felix(spec: &mut Fields<'_>) -> FelixConfiguration {
         ipip_from_workloads: spec.bool("allowIPIPPacketsFromWorkloads"),
         reevaluate_live_flows: spec.bool("reevaluateLiveFlows"),
         timeouts: [None; 8],
+        nat_outgoing_address: spec.take("natOutgoingAddress").and_then(|node| {
+            let address = node.text().filter(|text| !text.is_empty())?;
+            node.check(crate::nat_host(address))
+        }),
+        nat_port_range: spec
+            .take("natPortRange")
+            .and_then(|node| read_port_range(&node)),
     };
+    if let Some(node) = spec.take("natOutgoingExclusions") {
+        if *node.value == "IPPoolsAndHostIPs".into() {
+            node.must("be IPPoolsOnly: addresses of other hosts are not known here; for those, use a NatRule with exempt");
+        } else {
+            node.word(&[("IPPoolsOnly", ())]);
+        }
+    }
     if let Some(mut fields) = spec
         .take("bpfConntrackTimeouts")
         .and_then(|node| node.fields())

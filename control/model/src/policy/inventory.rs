@@ -29,6 +29,7 @@ impl PolicyState {
             ResourceKind::ServiceAccount => self.service_accounts.contains_key(&namespaced()),
             ResourceKind::EndpointSlice => self.endpoint_slices.contains_key(&namespaced()),
             ResourceKind::AccessList => self.access_lists.contains_key(name),
+            ResourceKind::IpPool => self.ip_pools.contains_key(name),
         }
     }
 
@@ -50,6 +51,7 @@ impl PolicyState {
             ResourceKind::ServiceAccount => self.service_accounts.len(),
             ResourceKind::EndpointSlice => self.endpoint_slices.len(),
             ResourceKind::AccessList => self.access_lists.len(),
+            ResourceKind::IpPool => self.ip_pools.len(),
         }
     }
 
@@ -85,7 +87,8 @@ impl PolicyState {
             global_network_sets: GlobalNetworkSet,
             host_endpoints: HostEndpoint,
             felix: FelixConfiguration,
-            access_lists: AccessList
+            access_lists: AccessList,
+            ip_pools: IpPool
         );
         macro_rules! namespaced {
             ($($field:ident: $kind:ident),*) => {

@@ -13,6 +13,7 @@ mod felix;
 pub mod generate;
 mod id;
 mod inventory;
+mod ip_pool;
 mod kubernetes;
 mod network_policy;
 mod object;
@@ -34,6 +35,7 @@ pub use felix::{
     DenyAction, EndpointToHost, FailsafePort, Felix, FelixConfiguration, FlowTimeouts,
 };
 pub use id::{NamespacedName, Order, PolicyId, PolicyKind};
+pub use ip_pool::{IpPool, NatOutgoing};
 pub use network_policy::{DEFAULT_TIER, Policy, StagedAction, Types};
 pub use object::{Object, ObjectError, Resource, ResourceId, ResourceKind};
 pub use reader::FieldError;

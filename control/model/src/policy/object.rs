@@ -9,6 +9,7 @@ use super::endpoint::{
 };
 use super::felix::{FelixConfiguration, read_felix};
 use super::id::{PolicyId, PolicyKind};
+use super::ip_pool::{IpPool, read_ip_pool};
 use super::network_policy::{self, Policy};
 use super::reader::{Errors, FieldError, Fields, Node};
 use super::service::{EndpointSlice, read_slice};
@@ -44,13 +45,15 @@ pub enum ResourceKind {
     EndpointSlice,
     /// `oncilla.io/v1` AccessList.
     AccessList,
+    /// `projectcalico.org/v3` IPPool.
+    IpPool,
 }
 
 const CALICO: &str = "projectcalico.org/v3";
 
 impl ResourceKind {
     /// All of them, each with its API version and the kind that documents of it name.
-    pub const ALL: [(Self, &str, &str); 18] = [
+    pub const ALL: [(Self, &str, &str); 19] = [
         (Self::Tier, CALICO, "Tier"),
         (
             Self::Policy(PolicyKind::GlobalNetworkPolicy),
@@ -97,6 +100,7 @@ impl ResourceKind {
         (Self::ServiceAccount, "v1", "ServiceAccount"),
         (Self::EndpointSlice, "discovery.k8s.io/v1", "EndpointSlice"),
         (Self::AccessList, "oncilla.io/v1", "AccessList"),
+        (Self::IpPool, CALICO, "IPPool"),
     ];
 
     /// The kind of documents with this API version and kind.
@@ -199,6 +203,8 @@ pub enum Resource {
     EndpointSlice(EndpointSlice),
     /// Rules on an interface.
     AccessList(AccessList),
+    /// Addresses of workloads.
+    IpPool(IpPool),
 }
 
 /// An object.
@@ -439,6 +445,7 @@ fn read_spec(spec: &mut Fields<'_>, kind: ResourceKind, metadata: &Metadata) -> 
             Resource::FelixConfiguration(Box::new(read_felix(spec)))
         }
         ResourceKind::AccessList => Resource::AccessList(read_access_list(spec)?),
+        ResourceKind::IpPool => Resource::IpPool(read_ip_pool(spec)?),
         ResourceKind::Namespace | ResourceKind::ServiceAccount | ResourceKind::EndpointSlice => {
             return None;
         }

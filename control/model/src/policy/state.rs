@@ -8,6 +8,7 @@ use super::access::{AccessDirection, AccessList};
 use super::endpoint::{HostEndpoint, Labelled, NetworkSet, Profile, WorkloadEndpoint};
 use super::felix::{Felix, FelixConfiguration};
 use super::id::{NamespacedName, Order, PolicyId};
+use super::ip_pool::IpPool;
 use super::network_policy::Policy;
 use super::object::{Object, Resource, ResourceId, ResourceKind};
 use super::rule::{Action, Rule};
@@ -50,6 +51,8 @@ pub struct PolicyState {
     pub endpoint_slices: BTreeMap<NamespacedName, Arc<EndpointSlice>>,
     /// Access lists.
     pub access_lists: BTreeMap<Box<str>, Arc<AccessList>>,
+    /// Pools of addresses for workloads.
+    pub ip_pools: BTreeMap<Box<str>, Arc<IpPool>>,
 }
 
 /// What something is labelled with: its own labels, then those of its profiles, in order.
@@ -133,6 +136,7 @@ impl PolicyState {
             (Resource::AccessList(list), _) => {
                 self.access_lists.insert(id.name, Arc::new(list)).is_some()
             }
+            (Resource::IpPool(pool), _) => self.ip_pools.insert(id.name, Arc::new(pool)).is_some(),
         }
     }
 
@@ -157,6 +161,7 @@ impl PolicyState {
             ResourceKind::ServiceAccount => self.service_accounts.remove(&namespaced).is_some(),
             ResourceKind::EndpointSlice => self.endpoint_slices.remove(&namespaced).is_some(),
             ResourceKind::AccessList => self.access_lists.remove(&id.name).is_some(),
+            ResourceKind::IpPool => self.ip_pools.remove(&id.name).is_some(),
         }
     }
 
@@ -381,6 +386,7 @@ impl PolicyState {
             };
             errors.push((id, error));
         }
+        self.overlapping_pools(&mut errors);
         if errors.is_empty() {
             Ok(())
         } else {

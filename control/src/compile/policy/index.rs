@@ -140,6 +140,8 @@ impl Changed {
             }
             ResourceKind::FelixConfiguration => self.settings = true,
             ResourceKind::EndpointSlice => self.slices = true,
+            // Says nothing about what may pass.
+            ResourceKind::IpPool => {}
             ResourceKind::AccessList => {
                 for list in [&old.access_lists, &new.access_lists] {
                     if let Some(list) = list.get(&id.name) {

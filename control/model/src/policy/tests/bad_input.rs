@@ -1,6 +1,7 @@
 use serde_json::{Value as Json, json};
 
 use super::{calico, document, read};
+use crate::policy::PolicyState;
 
 /// A policy with this one rule.
 fn with_rule(rule: Json) -> Json {
@@ -708,9 +709,167 @@ fn felix_configurations() {
         "",
     );
     refused(
+        felix(json!({"natOutgoingAddress": "127.0.0.1"})),
+        "spec.natOutgoingAddress",
+        "loopback",
+    );
+    for (range, message) in [
+        (json!("1024-2048"), "must be a port or a range such as"),
+        (json!(0), "0 is no port"),
+        (json!("2000:1000"), "ends before it begins"),
+        (json!("1:65536"), "65536 is no port"),
+        (json!([1]), "must be a port or a range such as"),
+    ] {
+        let document = felix(json!({"natPortRange": range}));
+        refused(document, "spec.natPortRange", message);
+    }
+    refused(
+        felix(json!({"natOutgoingExclusions": "IPPoolsAndHostIPs"})),
+        "spec.natOutgoingExclusions",
+        "use a NatRule with exempt",
+    );
+    refused(
+        felix(json!({"natOutgoingExclusions": "None"})),
+        "spec.natOutgoingExclusions",
+        "must be IPPoolsOnly",
+    );
+    refused(
         calico("FelixConfiguration", "other", &json!({})),
         "metadata.name",
         "must be \"default\" or",
+    );
+}
+
+#[test]
+fn ip_pools() {
+    let pool = |spec: Json| calico("IPPool", "p", &spec);
+    let with = |field: &str, value: Json| {
+        let mut spec = json!({"cidr": "10.0.0.0/16"});
+        spec[field] = value;
+        pool(spec)
+    };
+    for (spec, field, message) in [
+        (json!({}), "cidr", "required"),
+        (json!({"cidr": "x"}), "cidr", "must be a network"),
+        (
+            json!({"cidr": "10.0.0.1/16"}),
+            "cidr",
+            "without host bits: 10.0.0.0/16",
+        ),
+        (
+            json!({"cidr": "169.254.0.0/16"}),
+            "cidr",
+            "not be link-local",
+        ),
+        (
+            json!({"cidr": "10.0.0.0/27"}),
+            "cidr",
+            "set blockSize to 27 or more",
+        ),
+        (
+            json!({"cidr": "10.0.0.0/27", "blockSize": 26}),
+            "blockSize",
+            "larger than the pool",
+        ),
+        (
+            json!({"cidr": "2001:db8::/64", "blockSize": 64}),
+            "blockSize",
+            "from 116 to 128",
+        ),
+        (
+            json!({"cidr": "2001:db8::/64", "ipipMode": "Always"}),
+            "ipipMode",
+            "IPv4 only",
+        ),
+    ] {
+        refused(pool(spec), &format!("spec.{field}"), message);
+    }
+    for (field, value, message) in [
+        ("natOutgoing", json!("yes"), "must be true or false"),
+        ("disabled", json!(1), "must be true or false"),
+        ("disableBGPExport", json!(1), "must be true or false"),
+        (
+            "vxlanMode",
+            json!("Sometimes"),
+            "must be Always, CrossSubnet or Never",
+        ),
+        ("blockSize", json!(19), "from 20 to 32"),
+        ("nodeSelector", json!("all("), ""),
+        (
+            "assignmentMode",
+            json!("Random"),
+            "must be Automatic or Manual",
+        ),
+        ("nat-outgoing", json!(true), "unknown field"),
+    ] {
+        refused(with(field, value), &format!("spec.{field}"), message);
+    }
+    refused(
+        with("allowedUses", json!(["Workload", "Pod"])),
+        "spec.allowedUses[1]",
+        "must be Workload, Tunnel or LoadBalancer",
+    );
+    let both = json!({"cidr": "10.0.0.0/16", "ipipMode": "Always", "vxlanMode": "CrossSubnet"});
+    refused(pool(both), "spec.vxlanMode", "one of them must be Never");
+}
+
+/// What is translated on which node, and pools that overlap.
+#[test]
+fn outgoing_translation() {
+    let mut state = PolicyState::default();
+    let mut add = |document: Json| {
+        let object = read(&document).expect("is valid");
+        state.insert(object);
+        state.clone()
+    };
+    let full = json!({
+        "cidr": "10.1.0.0/16", "natOutgoing": true, "disabled": true, "ipipMode": "Never", "vxlanMode": "CrossSubnet",
+        "blockSize": 26, "nodeSelector": "all()", "namespaceSelector": "a == 'b'", "allowedUses": ["Workload", "Tunnel"],
+        "assignmentMode": "Automatic", "disableBGPExport": false
+    });
+    let none = add(calico("IPPool", "without", &json!({"cidr": "10.2.0.0/16"})));
+    assert_eq!(none.nat_outgoing_of("a"), None);
+    add(calico("IPPool", "with", &full));
+    add(calico(
+        "IPPool",
+        "with6",
+        &json!({"cidr": "2001:db8::/64", "natOutgoing": true}),
+    ));
+    add(felix(
+        json!({"natPortRange": "2000:3000", "natOutgoingExclusions": "IPPoolsOnly"}),
+    ));
+    let node = json!({"natOutgoingAddress": "192.0.2.1", "natPortRange": 4000});
+    let state = add(calico("FelixConfiguration", "node.a", &node));
+    let nets = |texts: &[&str]| -> Vec<ipnet::IpNet> {
+        texts
+            .iter()
+            .map(|text| text.parse().expect("valid"))
+            .collect()
+    };
+    let outgoing = state.nat_outgoing_of("b").expect("is there");
+    let span = |first, last| crate::PortSpan::new(first, last).expect("valid");
+    assert_eq!(outgoing.sources, nets(&["10.1.0.0/16", "2001:db8::/64"]));
+    assert_eq!(
+        outgoing.not_destinations,
+        nets(&["10.1.0.0/16", "2001:db8::/64", "10.2.0.0/16"])
+    );
+    assert_eq!((outgoing.address, outgoing.ports), (None, span(2000, 3000)));
+    let outgoing = state.nat_outgoing_of("a").expect("is there");
+    assert_eq!(outgoing.address, Some("192.0.2.1".parse().expect("valid")));
+    assert_eq!(outgoing.ports, span(4000, 4000));
+
+    assert!(state.validate().is_ok());
+    let state = add(calico("IPPool", "inner", &json!({"cidr": "10.1.1.0/24"})));
+    let errors = state.validate().expect_err("overlaps");
+    let (id, error) = &errors[0];
+    assert_eq!((errors.len(), id.to_string()), (1, "IPPool/inner".into()));
+    assert_eq!(error.field, "spec.cidr");
+    assert!(
+        error
+            .message
+            .contains("overlaps 10.1.0.0/16 of IPPool/with"),
+        "{}",
+        error.message
     );
 }
 

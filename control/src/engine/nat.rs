@@ -1,0 +1,176 @@
+//! Translation of the running engine: compiled when something changes that it depends on.
+
+use std::sync::Arc;
+
+use graph_nodes::nat::Nat;
+use graph_nodes::policy::RuleCounters;
+use model::policy::ResourceKind;
+use model::{DesiredState, Kind, ObjectKey};
+
+use super::{State, limit};
+use crate::compile::Numbering;
+use crate::compile::nat::{NatSections, PoolName, PoolNumbers, compile};
+use crate::dataplane::PrepareError;
+
+/// What is compiled, and the numbers that it has.
+#[derive(Clone)]
+pub(super) struct NatKeeper {
+    /// What workers see.
+    pub(super) live: Nat,
+    sections: NatSections,
+    numbers: PoolNumbers,
+    /// By pool, since the start. It only grows.
+    counters: Arc<RuleCounters>,
+}
+
+impl NatKeeper {
+    pub(super) fn new(workers: usize) -> Self {
+        Self {
+            live: Nat::default(),
+            sections: NatSections::default(),
+            numbers: PoolNumbers::default(),
+            counters: Arc::new(RuleCounters::new(workers, 0)),
+        }
+    }
+
+    /// What a state makes of it. What says the same is not built again.
+    fn next(
+        &self,
+        desired: &DesiredState,
+        numbering: &Numbering,
+        node: &str,
+    ) -> Result<Self, PrepareError> {
+        let outgoing = desired.policy.nat_outgoing_of(node);
+        let outgoing = outgoing.as_ref();
+        let numbers = self.numbers.next(desired, outgoing).map_err(|error| {
+            limit(
+                blamed(desired, &error.pool),
+                format!(
+                    "there are {} pools already, counting the address of each interface in a pool as one, which is the most: delete one first",
+                    error.most
+                ),
+            )
+        })?;
+        let sections = compile(desired, outgoing, numbering, &numbers);
+        if sections == self.sections {
+            return Ok(Self {
+                numbers,
+                ..self.clone()
+            });
+        }
+        // The counter of a pool is the one after its number.
+        let wanted = numbers.end() + 1;
+        let counters = if wanted > self.counters.rules() {
+            Arc::new(self.counters.grow(wanted))
+        } else {
+            Arc::clone(&self.counters)
+        };
+        let live = Nat {
+            counters: Some(Arc::clone(&counters)),
+            ..sections.to_nat()
+        };
+        Ok(Self {
+            live,
+            sections,
+            numbers,
+            counters,
+        })
+    }
+}
+
+impl State {
+    /// The translation of a state that is about to be live.
+    pub(super) fn prepare_nat(
+        &self,
+        next: &DesiredState,
+        numbering: &Numbering,
+    ) -> Result<NatKeeper, PrepareError> {
+        let (policy, live) = (&next.policy, &self.desired.policy);
+        let none = |state: &DesiredState| state.nat.is_empty() && state.policy.ip_pools.is_empty();
+        let nothing = none(next) && none(&self.desired);
+        let same = nothing
+            || next.nat == self.desired.nat
+                && policy.ip_pools == live.ip_pools
+                && policy.felix == live.felix
+                && *numbering == self.numbering
+                && next.addresses == self.desired.addresses
+                && next.interfaces == self.desired.interfaces;
+        if same {
+            return Ok(self.nat.clone());
+        }
+        self.nat.next(next, numbering, &self.policy.node)
+    }
+}
+
+/// The object that a pool comes from.
+fn blamed(desired: &DesiredState, pool: &PoolName) -> ObjectKey {
+    match pool {
+        PoolName::Object(name) => ObjectKey::new(Kind::NatPool, name.as_str()),
+        PoolName::Outgoing => {
+            let mut pools = desired.policy.ip_pools.iter();
+            let pool = pools.find(|(_, pool)| pool.nat_outgoing);
+            let name = pool.map_or("", |(name, _)| name);
+            ObjectKey::new(Kind::Policy(ResourceKind::IpPool), name)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::convert::to_model;
+    use crate::yaml;
+
+    const BASE: &str = "
+apiVersion: oncilla.io/v1
+kind: Interface
+metadata: {name: wan}
+spec: {afPacket: {device: eth0}}
+---
+apiVersion: oncilla.io/v1
+kind: Address
+metadata: {name: wan}
+spec: {interface: wan, address: 192.0.2.1/24}
+---
+apiVersion: oncilla.io/v1
+kind: NatPool
+metadata: {name: masquerade}
+spec: {interfaceAddress: true}
+---
+apiVersion: oncilla.io/v1
+kind: NatRule
+metadata: {name: all}
+spec: {outInterfaces: [wan], sources: [10.0.0.0/8], pool: masquerade}
+";
+
+    fn state(text: &str) -> DesiredState {
+        let mut state = DesiredState::default();
+        for document in yaml::load(text, "test").unwrap() {
+            let (key, spec) = to_model(&document.object).unwrap();
+            state.insert(&key.name, spec).unwrap();
+        }
+        state.validate().unwrap();
+        state
+    }
+
+    #[test]
+    fn what_says_the_same_is_not_built_again() {
+        let base = state(BASE);
+        let numbering = Numbering::default().next(&base).unwrap();
+        let first = NatKeeper::new(1).next(&base, &numbering, "here").unwrap();
+        let rules = |keeper: &NatKeeper| Arc::clone(keeper.live.ip4.source[0].as_ref().unwrap());
+        // A second address changes what translation depends on, but not what it does.
+        let more = BASE.to_owned()
+            + "---\napiVersion: oncilla.io/v1\nkind: Address\nmetadata: {name: z}\nspec: {interface: wan, address: 198.51.100.1/24}\n";
+        let second = first.next(&state(&more), &numbering, "here").unwrap();
+        assert!(Arc::ptr_eq(&rules(&first), &rules(&second)));
+        let another = BASE.replace("192.0.2.1/24", "192.0.2.2/24");
+        let third = second.next(&state(&another), &numbering, "here").unwrap();
+        assert!(!Arc::ptr_eq(&rules(&first), &rules(&third)));
+        assert!(third.live.is_on() && third.counters.rules() > 1);
+        let none = third
+            .next(&DesiredState::default(), &numbering, "here")
+            .unwrap();
+        assert!(!none.live.is_on());
+    }
+}
