@@ -10,7 +10,8 @@ use crate::ip6::{FragmentHeader, Ip6Options, Ip6Packet, walk_extensions};
 use crate::nd::{NdMessage, NdOptions};
 use crate::tcp::{TcpOptions, TcpSegment};
 use crate::translate::{
-    self, Edit, Ip6Fragments, Kind, MAX_HEADERS, Policy, Ports, Refusal, To4, To6, Tuple,
+    self, Edit, Ip6Fragments, Kind, MAX_GROWTH, MAX_HEADERS, Policy, Ports, Refusal, To4, To6,
+    Tuple,
 };
 use crate::{
     ArpPacket, EthernetHeader, Header, Icmp6Header, Ip4Header, Ip6Header, IpProtocol, TcpHeader,
@@ -214,6 +215,7 @@ fn check_translation(
     };
     let packet = [&out[..edit.header_len], &copy[edit.replaces..edit.end]].concat();
     assert_eq!(packet.len(), edit.packet_len());
+    assert!(edit.header_len <= edit.replaces + MAX_GROWTH);
     match ip4::validate(&packet) {
         Ok(header) => assert_eq!(usize::from(header.total_length.get()), packet.len()),
         Err(_) => {

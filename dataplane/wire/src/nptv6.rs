@@ -41,6 +41,8 @@ const SUBNET_PREFIX_LEN: u8 = 48;
 pub struct Nptv6 {
     internal: u128,
     external: u128,
+    /// The bits that are compared and exchanged.
+    mask: u128,
     /// The longer of both lengths, bits: to that the shorter prefix is extended with zeros (section 3.7).
     length: u8,
     /// What is added to the word on the way out, in one's complement.
@@ -71,10 +73,12 @@ impl Nptv6 {
         }
         // What the sum gains on the way out; the word gives it back.
         let gained = Delta::of_ip6(&internal, &external);
+        let length = internal_length.max(external_length);
         Ok(Self {
             internal: internal.to_bits(),
             external: external.to_bits(),
-            length: internal_length.max(external_length),
+            mask: u128::MAX << (128 - length),
+            length,
             outbound: gained.inverse().to_bits(),
             inbound: gained.to_bits(),
         })
@@ -119,34 +123,23 @@ impl Nptv6 {
         adjustment: u16,
     ) -> Result<Ipv6Addr, Nptv6Error> {
         let bits = address.to_bits();
-        if (bits ^ from) >> (128 - self.length) != 0 {
+        if (bits ^ from) & self.mask != 0 {
             return Err(Nptv6Error::OtherPrefix);
         }
-        let shift = self.word(bits)?;
-        let word = (bits >> shift) as u16;
-        let adjusted = adjust(word, adjustment);
-        let bits = bits ^ from ^ to ^ u128::from(word ^ adjusted) << shift;
-        Ok(Ipv6Addr::from_bits(bits))
-    }
-
-    /// How far from the end of the address the word lies that takes the adjustment, bits. It never is
-    /// 0xffff, the second zero of one's complement, which the way back could not tell from 0.
-    #[inline]
-    fn word(&self, bits: u128) -> Result<u32, Nptv6Error> {
+        // The prefix is in the upper half, the word in either.
+        let (high, low) = ((bits ^ from ^ to) >> 64, bits as u64);
         if self.length <= SUBNET_PREFIX_LEN {
-            return match (bits >> 64) as u16 {
-                0xffff => Err(Nptv6Error::SubnetAllOnes),
-                _ => Ok(64),
-            };
+            let word = high as u16;
+            if word == 0xffff {
+                return Err(Nptv6Error::SubnetAllOnes);
+            }
+            let high = high ^ u128::from(word ^ adjust(word, adjustment));
+            return Ok(Ipv6Addr::from_bits(high << 64 | u128::from(low)));
         }
-        // The subnet router's anycast address would become that of a host (section 3.7).
-        if bits as u64 == 0 {
-            return Err(Nptv6Error::ZeroIdentifier);
-        }
-        [48, 32, 16, 0]
-            .into_iter()
-            .find(|&shift| (bits >> shift) as u16 != 0xffff)
-            .ok_or(Nptv6Error::NoWord)
+        let shift = word_of_identifier(low)?;
+        let word = (low >> shift) as u16;
+        let low = low ^ u64::from(word ^ adjust(word, adjustment)) << shift;
+        Ok(Ipv6Addr::from_bits(high << 64 | u128::from(low)))
     }
 }
 
@@ -197,6 +190,20 @@ impl fmt::Display for Nptv6Error {
 }
 
 impl core::error::Error for Nptv6Error {}
+
+/// How far from the end of an interface identifier the word lies that takes the adjustment, bits. It never is
+/// 0xffff, the second zero of one's complement, which the way back could not tell from 0.
+#[inline]
+fn word_of_identifier(identifier: u64) -> Result<u32, Nptv6Error> {
+    // The subnet router's anycast address would become that of a host (section 3.7).
+    if identifier == 0 {
+        return Err(Nptv6Error::ZeroIdentifier);
+    }
+    match (!identifier).leading_zeros() {
+        64 => Err(Nptv6Error::NoWord),
+        ones => Ok(48 - ones / 16 * 16),
+    }
+}
 
 /// One's complement addition; a sum of 0xffff is written as 0 (section 3.2).
 #[inline]

@@ -38,6 +38,8 @@ const LOW_HALF: u128 = u64::MAX as u128;
 pub struct Pref64 {
     /// The prefix; all bits after it are zero.
     prefix: u128,
+    /// The bits that it takes.
+    mask: u128,
     /// 32, 40, 48, 56, 64 or 96.
     length: u8,
 }
@@ -47,6 +49,7 @@ impl Pref64 {
     /// not global (section 3.1); [`embed`](Self::embed) and [`extract`](Self::extract) refuse them.
     pub const WELL_KNOWN: Self = Self {
         prefix: 0x0064_ff9b << 96,
+        mask: u128::MAX << 32,
         length: 96,
     };
 
@@ -66,7 +69,11 @@ impl Pref64 {
         if prefix & RESERVED_OCTET != 0 {
             return Err(Pref64Error::ReservedOctet);
         }
-        Ok(Self { prefix, length })
+        Ok(Self {
+            prefix,
+            mask: u128::MAX << (128 - length),
+            length,
+        })
     }
 
     /// The prefix, all bits after it zero.
@@ -84,7 +91,7 @@ impl Pref64 {
     /// Whether an address is under the prefix.
     #[inline]
     pub const fn contains(&self, address: &Ipv6Addr) -> bool {
-        (address.to_bits() ^ self.prefix) >> (128 - self.length) == 0
+        (address.to_bits() ^ self.prefix) & self.mask == 0
     }
 
     /// The IPv6 address that stands for `address` (RFC 6052 section 2.3). Its suffix is zero.

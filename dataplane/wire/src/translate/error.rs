@@ -68,7 +68,7 @@ pub(super) struct Format {
 pub(super) struct Message {
     /// Its length, bytes.
     pub(super) len: usize,
-    /// Its checksum, without a pseudo-header in it.
+    /// Its checksum by the old pseudo-header, if there was one.
     pub(super) checksum: u16,
     /// How many bytes at the start of the packet are replaced by new headers.
     pub(super) replaces: usize,
@@ -137,8 +137,10 @@ pub(super) fn assemble(
     // Padding goes between the quoted packet and its extensions. The quoted packet moves towards the old
     // headers, of which there is more than enough: there are 48 bytes or more, and 108 minus the length
     // of the quoted payload is the most that is ever missing.
-    packet.copy_within(body..body + kept, body - padding);
-    packet[body + kept - padding..body + kept].fill(0);
+    if padding > 0 {
+        packet.copy_within(body..body + kept, body - padding);
+        packet[body + kept - padding..body + kept].fill(0);
+    }
 
     out[..2].copy_from_slice(&[header.icmp_type, header.code]);
     out[2..4].fill(0);

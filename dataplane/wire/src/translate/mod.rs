@@ -77,6 +77,9 @@ pub use to6::{error_to6, inspect4, to6};
 
 /// The longest headers that a translation makes, bytes: IPv6, ICMPv6, and IPv6 with a fragment header.
 pub const MAX_HEADERS: usize = 40 + 8 + 40 + 8;
+/// The most by which headers become longer, bytes: the headroom that packets need in front of them. That much
+/// an ICMP error grows that is about a fragment and has extensions; what is no error grows by 28 or less.
+pub const MAX_GROWTH: usize = 20 + 28 + 4;
 
 /// What an operator decides about translation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -174,7 +177,8 @@ pub struct Tuple<A> {
 pub struct To6 {
     source: Ipv6Addr,
     destination: Ipv6Addr,
-    ports: Ports,
+    /// As they are on the wire.
+    ports: [u8; 4],
     /// The change of the addresses in pseudo-headers.
     addresses: Delta,
 }
@@ -187,7 +191,7 @@ impl To6 {
         Self {
             source: new.source,
             destination: new.destination,
-            ports: new.ports,
+            ports: new.ports.to_bytes(),
             addresses: Delta::of16(
                 sum4(old.source, old.destination).folded(),
                 sum6(&new.source, &new.destination).folded(),
@@ -201,7 +205,8 @@ impl To6 {
 pub struct To4 {
     source: Ipv4Addr,
     destination: Ipv4Addr,
-    ports: Ports,
+    /// As they are on the wire.
+    ports: [u8; 4],
     /// The change of the addresses in pseudo-headers.
     addresses: Delta,
 }
@@ -214,7 +219,7 @@ impl To4 {
         Self {
             source: new.source,
             destination: new.destination,
-            ports: new.ports,
+            ports: new.ports.to_bytes(),
             addresses: Delta::of16(
                 sum6(&old.source, &old.destination).folded(),
                 sum4(new.source, new.destination).folded(),
@@ -297,4 +302,10 @@ fn sum6(source: &Ipv6Addr, destination: &Ipv6Addr) -> Sum {
     Sum::new()
         .bytes(&source.octets())
         .bytes(&destination.octets())
+}
+
+/// The identifier of an echo message among the ports of a binding.
+#[inline]
+const fn identifier(ports: [u8; 4]) -> u16 {
+    u16::from_be_bytes([ports[0], ports[1]])
 }

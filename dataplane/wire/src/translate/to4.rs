@@ -2,25 +2,24 @@
 
 use core::net::Ipv6Addr;
 
-use zerocopy::IntoBytes;
-use zerocopy::big_endian::{U16, U32};
-
 use super::error::{self, Format, ICMP_LEN, Layout};
 use super::icmp::{self, Class};
 use super::transport::{self, Transport};
-use super::{Edit, Inspected, Kind, MAX_HEADERS, Policy, Ports, Quoted, Refusal, To4, Tuple};
-use crate::checksum::{Delta, Sum};
+use super::{
+    Edit, Inspected, Kind, MAX_HEADERS, Policy, Ports, Quoted, Refusal, To4, Tuple, identifier,
+};
+use crate::checksum::{self, Delta, Sum};
 use crate::ip4::{DONT_FRAGMENT, MORE_FRAGMENTS, VERSION_IHL_PLAIN};
 use crate::ip6::{self, FragmentHeader};
 use crate::{Header, Icmp6Header, Ip4Header, Ip6Header, IpProtocol};
 
 /// The longest IPv4 packet, bytes, that routers may fragment if its IPv6 sender did not (RFC 7915 section 5.1):
 /// what fits in the smallest MTU of IPv6.
-const MAX_WITHOUT_DF: usize = ip6::MIN_MTU as usize - (Ip6Header::LEN - Ip4Header::LEN);
+const MAX_WITHOUT_DF: u16 = ip6::MIN_MTU - (Ip6Header::LEN - Ip4Header::LEN) as u16;
 /// Messages in ICMPv4. The length field of extended ones counts 32-bit words.
 const ICMP4: Format = Format {
     unit: 4,
-    max_message: u16::MAX as usize - Ip4Header::LEN & !1,
+    max_message: (u16::MAX as usize - Ip4Header::LEN) & !1,
 };
 /// What the length field of extended ICMPv6 messages counts, bytes.
 const ICMP6_UNIT: usize = 8;
@@ -28,12 +27,64 @@ const ICMP6_UNIT: usize = 8;
 /// Translates an IPv6 packet that is not an ICMP error. `id` is the identification of the new packet,
 /// unless the old one has a fragment header. See the [module](super) for what comes out where.
 ///
-/// Straight-line work for TCP and UDP.
+/// A UDP checksum of zero, which tunnels may send (RFC 6935), stays zero. Straight-line work for TCP and UDP.
 ///
 /// # Errors
 /// Why the packet must be dropped; it is unchanged then.
 #[inline]
 pub fn to4(
+    packet: &mut [u8],
+    binding: &To4,
+    id: u16,
+    policy: &Policy,
+    out: &mut [u8; MAX_HEADERS],
+) -> Result<Edit, Refusal> {
+    match plain(packet, binding, id, policy, out) {
+        Some(edit) => Ok(edit),
+        None => any(packet, binding, id, policy, out),
+    }
+}
+
+/// TCP and UDP packets without extension headers. `None` for everything else, and for what is to be refused.
+#[inline]
+fn plain(
+    packet: &mut [u8],
+    binding: &To4,
+    id: u16,
+    policy: &Policy,
+    out: &mut [u8; MAX_HEADERS],
+) -> Option<Edit> {
+    let (header, rest) = Ip6Header::split_mut(packet).ok()?;
+    if header.version() != 6 || !is_host(&header.source()) {
+        return None;
+    }
+    let payload_len = usize::from(header.payload_length.get());
+    let payload = rest.get_mut(..payload_len)?;
+    let total_length = total_length(payload_len).ok()?;
+    let transport = Transport::plain(header.next_header, payload)?;
+    transport.rewrite(payload, binding.ports, binding.addresses);
+    let protocol = header.next_header;
+    let flags = flags_by_length(total_length);
+    write_ip4_header(
+        out,
+        header,
+        binding,
+        protocol,
+        total_length,
+        (id, flags),
+        policy,
+    );
+    Some(Edit {
+        header_len: Ip4Header::LEN,
+        replaces: Ip6Header::LEN,
+        end: Ip6Header::LEN + payload_len,
+        fragment: false,
+    })
+}
+
+/// Every packet.
+#[inline(never)]
+fn any(
     packet: &mut [u8],
     binding: &To4,
     id: u16,
@@ -46,15 +97,7 @@ pub fn to4(
     }
     let protocol = protocol(ip.chain.protocol)?;
     let payload_len = ip.end - ip.headers_len;
-    let header = ip4_header(
-        &ip.header,
-        &ip.chain,
-        binding,
-        protocol,
-        id,
-        payload_len,
-        policy,
-    )?;
+    let total_length = total_length(payload_len)?;
     let payload = &mut packet[ip.headers_len..ip.end];
     if protocol == IpProtocol::ICMP4 {
         echo(&ip, payload, binding)?;
@@ -64,7 +107,16 @@ pub fn to4(
         transport.check(payload, ip.chain.is_fragment())?;
         transport.rewrite(payload, binding.ports, binding.addresses);
     }
-    out[..Ip4Header::LEN].copy_from_slice(header.as_bytes());
+    let fragmentation = fragmentation(&ip.chain, total_length, id);
+    write_ip4_header(
+        out,
+        &ip.header,
+        binding,
+        protocol,
+        total_length,
+        fragmentation,
+        policy,
+    );
     Ok(Edit {
         header_len: Ip4Header::LEN,
         replaces: ip.headers_len,
@@ -98,15 +150,17 @@ pub fn error_to4(
     inspect_quoted(quoted, &packet[payload.clone()])?;
 
     // Nobody looks at the identification of a quoted packet that had none.
-    let inner_header = ip4_header(
+    let inner_length = total_length(quoted.payload_len)?;
+    let mut inner_header = [0; Ip4Header::LEN];
+    write_ip4_header(
+        &mut inner_header,
         &quoted.header,
-        &quoted.chain,
         inner,
         inner_protocol,
-        0,
-        quoted.payload_len,
+        inner_length,
+        fragmentation(&quoted.chain, inner_length, 0),
         policy,
-    )?;
+    );
     let old_message = &packet[message.layout.icmp_at..ip.end];
     let old_pseudo = ip
         .header
@@ -115,7 +169,7 @@ pub fn error_to4(
         packet,
         &message.layout,
         header,
-        inner_header.as_bytes(),
+        &inner_header,
         &ICMP4,
         |kept| {
             let len = kept.len().min(payload.len());
@@ -135,16 +189,17 @@ pub fn error_to4(
     );
     let checksum = Delta::of16(old_pseudo.folded(), 0).apply(made.checksum);
     out[Ip4Header::LEN + 2..Ip4Header::LEN + 4].copy_from_slice(&checksum.to_be_bytes());
-    let header = ip4_header(
+    // No overflow: that much room was left by the longest message.
+    let outer_length = (Ip4Header::LEN + made.len) as u16;
+    write_ip4_header(
+        out,
         &ip.header,
-        &ip.chain,
         outer,
         IpProtocol::ICMP4,
-        id,
-        made.len,
+        outer_length,
+        fragmentation(&ip.chain, outer_length, id),
         policy,
-    )?;
-    out[..Ip4Header::LEN].copy_from_slice(header.as_bytes());
+    );
     Ok(Edit {
         header_len: Ip4Header::LEN + ICMP_LEN + Ip4Header::LEN,
         replaces: made.replaces,
@@ -465,21 +520,17 @@ fn is_extension(protocol: IpProtocol) -> bool {
     protocol.is_ip6_extension() || OTHERS.contains(&protocol.0)
 }
 
+/// The total length of a packet, bytes.
 #[inline]
-fn ip4_header(
-    old: &Ip6Header,
-    chain: &Chain,
-    binding: &To4,
-    protocol: IpProtocol,
-    id: u16,
-    payload_len: usize,
-    policy: &Policy,
-) -> Result<Ip4Header, Refusal> {
-    let total = Ip4Header::LEN + payload_len;
-    let Ok(total_length) = u16::try_from(total) else {
-        return Err(Refusal::TooLong);
-    };
-    let (id, flags) = match &chain.fragment {
+fn total_length(payload_len: usize) -> Result<u16, Refusal> {
+    u16::try_from(Ip4Header::LEN + payload_len).map_err(|_| Refusal::TooLong)
+}
+
+/// Identification and flags with fragment offset: those of the fragment header, else `id` and what the length
+/// asks for.
+#[inline]
+fn fragmentation(chain: &Chain, total_length: u16, id: u16) -> (u16, u16) {
+    match &chain.fragment {
         Some(fragment) => {
             let more = if fragment.more_fragments() {
                 MORE_FRAGMENTS
@@ -491,23 +542,44 @@ fn ip4_header(
                 fragment.offset_more.get() >> 3 | more,
             )
         }
-        None if total <= MAX_WITHOUT_DF => (id, 0),
-        None => (id, DONT_FRAGMENT),
-    };
-    let mut header = Ip4Header {
-        version_ihl: VERSION_IHL_PLAIN,
-        tos: policy.class(old.traffic_class()),
-        total_length: U16::new(total_length),
-        id: U16::new(id),
-        flags_fragment: U16::new(flags),
-        ttl: old.hop_limit,
-        protocol,
-        checksum: U16::ZERO,
-        src: U32::new(binding.source.to_bits()),
-        dst: U32::new(binding.destination.to_bits()),
-    };
-    header.fill_checksum();
-    Ok(header)
+        None => (id, flags_by_length(total_length)),
+    }
+}
+
+/// Flags of a packet that had no fragment header.
+#[inline]
+fn flags_by_length(total_length: u16) -> u16 {
+    if total_length <= MAX_WITHOUT_DF {
+        0
+    } else {
+        DONT_FRAGMENT
+    }
+}
+
+#[inline]
+fn write_ip4_header(
+    out: &mut [u8],
+    old: &Ip6Header,
+    binding: &To4,
+    protocol: IpProtocol,
+    total_length: u16,
+    (id, flags): (u16, u16),
+    policy: &Policy,
+) {
+    // In words, since a header of many small stores takes long to be copied.
+    let (source, destination) = (binding.source.to_bits(), binding.destination.to_bits());
+    let first = u64::from(VERSION_IHL_PLAIN) << 56
+        | u64::from(policy.class(old.traffic_class())) << 48
+        | u64::from(total_length) << 32
+        | u64::from(id) << 16
+        | u64::from(flags);
+    let second = u64::from(old.hop_limit) << 24 | u64::from(protocol.0) << 16;
+    let sum =
+        (first >> 32) + (first & 0xffff_ffff) + second + u64::from(source) + u64::from(destination);
+    let second = (second | u64::from(!checksum::fold(sum))) << 32 | u64::from(source);
+    out[..8].copy_from_slice(&first.to_be_bytes());
+    out[8..16].copy_from_slice(&second.to_be_bytes());
+    out[16..20].copy_from_slice(&destination.to_be_bytes());
 }
 
 /// The type in ICMPv4 of an echo message.
@@ -543,11 +615,11 @@ fn rewrite_echo(message: &mut [u8], binding: &To4, pseudo: Sum) {
     };
     let type_code = |icmp_type: u8| u16::from_be_bytes([icmp_type, icmp.code]);
     let delta = Delta::of16(type_code(icmp.icmp_type.0), type_code(icmp_type))
-        .and(Delta::of16(icmp.id(), binding.ports.source))
+        .and(Delta::of16(icmp.id(), identifier(binding.ports)))
         .and(Delta::of16(pseudo.folded(), 0));
     let mut checksum = delta.apply(icmp.checksum.get());
     icmp.icmp_type.0 = icmp_type;
-    [icmp.rest[0], icmp.rest[1]] = binding.ports.source.to_be_bytes();
+    [icmp.rest[0], icmp.rest[1]] = [binding.ports[0], binding.ports[1]];
     // A reply of nothing but zeros has no other sum than zero, so its checksum is the other one.
     if checksum == 0
         && (icmp.icmp_type.0, icmp.code, icmp.rest) == (0, 0, [0; 4])

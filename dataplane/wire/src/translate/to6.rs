@@ -1,6 +1,6 @@
 //! From IPv4 to IPv6 (RFC 7915 section 4).
 
-use core::net::{Ipv4Addr, Ipv6Addr};
+use core::net::Ipv4Addr;
 use core::ops::Range;
 
 use zerocopy::IntoBytes;
@@ -11,9 +11,12 @@ use super::icmp::{self, Class};
 use super::transport::{self, Transport};
 use super::{
     Edit, Inspected, Kind, MAX_HEADERS, Policy, Ports, Quoted, Refusal, To6, Tuple, ZeroChecksum,
+    identifier,
 };
 use crate::checksum::{Delta, Sum};
-use crate::ip4::{DONT_FRAGMENT, FRAGMENT_OFFSET_MASK, Ip4Option, Ip4Options, MORE_FRAGMENTS};
+use crate::ip4::{
+    DONT_FRAGMENT, FRAGMENT_OFFSET_MASK, Ip4Option, Ip4Options, MORE_FRAGMENTS, VERSION_IHL_PLAIN,
+};
 use crate::ip6::{self, FragmentHeader};
 use crate::{Header, Icmp4Header, Ip4Header, Ip6Header, IpProtocol};
 
@@ -36,6 +39,64 @@ const ICMP4_UNIT: usize = 4;
 /// Why the packet must be dropped; it is unchanged then.
 #[inline]
 pub fn to6(
+    packet: &mut [u8],
+    binding: &To6,
+    policy: &Policy,
+    out: &mut [u8; MAX_HEADERS],
+) -> Result<Edit, Refusal> {
+    match plain(packet, binding, policy, out) {
+        Some(edit) => Ok(edit),
+        None => any(packet, binding, policy, out),
+    }
+}
+
+/// Whole TCP and UDP packets without options that need no fragment header. `None` for everything else, and for what
+/// is to be refused.
+#[inline]
+fn plain(
+    packet: &mut [u8],
+    binding: &To6,
+    policy: &Policy,
+    out: &mut [u8; MAX_HEADERS],
+) -> Option<Edit> {
+    let (header, rest) = Ip4Header::split_mut(packet).ok()?;
+    let flags = header.flags_fragment.get();
+    if header.version_ihl != VERSION_IHL_PLAIN
+        || flags & (MORE_FRAGMENTS | FRAGMENT_OFFSET_MASK) != 0
+        || !is_host(header.source())
+    {
+        return None;
+    }
+    let end = usize::from(header.total_length.get());
+    let payload_len = end.checked_sub(Ip4Header::LEN)?;
+    let payload = rest.get_mut(..payload_len)?;
+    let fits = Ip6Header::LEN + payload_len <= usize::from(lowest_mtu(policy));
+    if !fits && flags & DONT_FRAGMENT == 0 {
+        return None;
+    }
+    let transport = Transport::plain(header.protocol, payload)?;
+    transport.rewrite(payload, binding.ports, binding.addresses);
+    let protocol = header.protocol;
+    write_ip6_header(
+        out,
+        header,
+        binding,
+        protocol,
+        Ip6Header::LEN,
+        payload_len,
+        policy,
+    );
+    Some(Edit {
+        header_len: Ip6Header::LEN,
+        replaces: Ip4Header::LEN,
+        end,
+        fragment: false,
+    })
+}
+
+/// Every packet.
+#[inline(never)]
+fn any(
     packet: &mut [u8],
     binding: &To6,
     policy: &Policy,
@@ -65,7 +126,6 @@ pub fn to6(
 
     let payload_len = ip.end - ip.header_len;
     let dont_fragment = ip.header.flags_fragment.get() & DONT_FRAGMENT != 0;
-    let lowest_mtu = usize::from(policy.lowest_ip6_mtu.max(ip6::MIN_MTU));
     let is_fragment = ip.header.is_fragment();
     let len = payload_len
         + if is_fragment {
@@ -73,23 +133,22 @@ pub fn to6(
         } else {
             Ip6Header::LEN
         };
-    let fragment = !dont_fragment && len > lowest_mtu;
+    let fragment = !dont_fragment && len > usize::from(lowest_mtu(policy));
     let header_len = if is_fragment || fragment {
         write_fragment_header(&mut out[Ip6Header::LEN..], &ip.header, next_header);
         WITH_FRAGMENT
     } else {
         Ip6Header::LEN
     };
-    let ports_addresses = (&binding.source, &binding.destination);
-    let header = ip6_header(
+    write_ip6_header(
+        out,
         &ip.header,
-        ports_addresses,
+        binding,
         next_header,
         header_len,
         payload_len,
         policy,
     );
-    out[..Ip6Header::LEN].copy_from_slice(header.as_bytes());
     Ok(Edit {
         header_len,
         replaces: ip.header_len,
@@ -129,16 +188,15 @@ pub fn error_to6(
     } else {
         Ip6Header::LEN
     };
-    let addresses = (&inner.source, &inner.destination);
-    let inner_header = ip6_header(
+    write_ip6_header(
+        &mut inner_headers,
         quoted,
-        addresses,
+        inner,
         next_header,
         inner_len,
         quoted_payload_len,
         policy,
     );
-    inner_headers[..Ip6Header::LEN].copy_from_slice(inner_header.as_bytes());
 
     let made = error::assemble(
         packet,
@@ -162,16 +220,15 @@ pub fn error_to6(
     let pseudo = pseudo_header(outer, made.len);
     let checksum = Delta::of16(0, pseudo.folded()).apply(made.checksum);
     out[Ip6Header::LEN + 2..Ip6Header::LEN + 4].copy_from_slice(&checksum.to_be_bytes());
-    let addresses = (&outer.source, &outer.destination);
-    let header = ip6_header(
+    write_ip6_header(
+        out,
         &ip.header,
-        addresses,
+        outer,
         IpProtocol::ICMP6,
         Ip6Header::LEN,
         made.len,
         policy,
     );
-    out[..Ip6Header::LEN].copy_from_slice(header.as_bytes());
     Ok(Edit {
         header_len: Ip6Header::LEN + ICMP_LEN + inner_len,
         replaces: made.replaces,
@@ -405,30 +462,37 @@ fn check_options(options: &[u8]) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// The IPv6 header in front of a fragment header (if `header_len` says so) and a payload.
+/// Writes the IPv6 header in front of a fragment header (if `header_len` says so) and a payload.
 #[inline]
-fn ip6_header(
+fn write_ip6_header(
+    out: &mut [u8],
     old: &Ip4Header,
-    (source, destination): (&Ipv6Addr, &Ipv6Addr),
+    binding: &To6,
     next_header: IpProtocol,
     header_len: usize,
     payload_len: usize,
     policy: &Policy,
-) -> Ip6Header {
-    let has_fragment = header_len > Ip6Header::LEN;
-    Ip6Header {
-        version_class_flow: U32::new(6 << 28 | u32::from(policy.class(old.tos)) << 20),
-        // Cannot overflow: the IPv4 header that went away is longer than the fragment header.
-        payload_length: U16::new((header_len - Ip6Header::LEN + payload_len) as u16),
-        next_header: if has_fragment {
-            IpProtocol::FRAGMENT
-        } else {
-            next_header
-        },
-        hop_limit: old.ttl,
-        src: source.octets(),
-        dst: destination.octets(),
-    }
+) {
+    let next_header = match header_len {
+        Ip6Header::LEN => next_header,
+        _ => IpProtocol::FRAGMENT,
+    };
+    // Cannot overflow: the IPv4 header that went away is longer than the fragment header.
+    let payload_len = (header_len - Ip6Header::LEN + payload_len) as u16;
+    // One word, since a header of many small stores takes long to be copied.
+    let first = 6 << 60
+        | u64::from(policy.class(old.tos)) << 52
+        | u64::from(payload_len) << 16
+        | u64::from(next_header.0) << 8
+        | u64::from(old.ttl);
+    out[..8].copy_from_slice(&first.to_be_bytes());
+    out[8..24].copy_from_slice(&binding.source.octets());
+    out[24..40].copy_from_slice(&binding.destination.octets());
+}
+
+#[inline]
+fn lowest_mtu(policy: &Policy) -> u16 {
+    policy.lowest_ip6_mtu.max(ip6::MIN_MTU)
 }
 
 fn write_fragment_header(out: &mut [u8], old: &Ip4Header, next_header: IpProtocol) {
@@ -475,11 +539,11 @@ fn rewrite_echo(message: &mut [u8], binding: &To6, message_len: usize) {
     };
     let type_code = |icmp_type: u8| u16::from_be_bytes([icmp_type, icmp.code]);
     let delta = Delta::of16(type_code(icmp.icmp_type.0), type_code(icmp_type))
-        .and(Delta::of16(icmp.id(), binding.ports.source))
+        .and(Delta::of16(icmp.id(), identifier(binding.ports)))
         .and(Delta::of16(0, pseudo_header(binding, message_len).folded()));
     icmp.checksum.set(delta.apply(icmp.checksum.get()));
     icmp.icmp_type.0 = icmp_type;
-    [icmp.rest[0], icmp.rest[1]] = binding.ports.source.to_be_bytes();
+    [icmp.rest[0], icmp.rest[1]] = [binding.ports[0], binding.ports[1]];
 }
 
 fn pseudo_header(binding: &To6, message_len: usize) -> Sum {

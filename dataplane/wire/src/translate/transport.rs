@@ -2,7 +2,7 @@
 
 use super::{Ports, Refusal};
 use crate::IpProtocol;
-use crate::checksum::{self, Delta};
+use crate::checksum::{Delta, fold, udp_value};
 
 /// Datagram congestion control protocol (RFC 4340).
 const DCCP: IpProtocol = IpProtocol(33);
@@ -61,28 +61,48 @@ impl Transport {
         self.zero_means_none && word(payload, self.checksum_at) == Some(0)
     }
 
-    /// Replaces the ports and adjusts the checksum to them and to the addresses. What lies beyond the
+    /// Replaces the ports by those in `new` and adjusts the checksum to them and to the addresses. What lies beyond the
     /// end of `payload`, as in a packet quoted in an ICMP error, is left out.
     #[inline]
-    pub(super) fn rewrite(self, payload: &mut [u8], new: Ports, addresses: Delta) {
+    pub(super) fn rewrite(self, payload: &mut [u8], new: [u8; 4], addresses: Delta) {
         let Some(ports) = payload.first_chunk_mut::<4>() else {
             return;
         };
-        let old = u32::from_be_bytes(*ports);
-        *ports = new.to_bytes();
-        let delta = addresses.and(Delta::of32(old, u32::from_be_bytes(new.to_bytes())));
-        let Some(field) = payload.get_mut(self.checksum_at..self.checksum_at + 2) else {
+        // One sum of everything in the machine's byte order, as in `checksum`.
+        let old = u32::from_ne_bytes(*ports);
+        let new_ports = u32::from_ne_bytes(new);
+        *ports = new;
+        let Some(Ok(field)) = payload
+            .get_mut(self.checksum_at..self.checksum_at + 2)
+            .map(<&mut [u8; 2]>::try_from)
+        else {
             return;
         };
-        let old = u16::from_be_bytes([field[0], field[1]]);
-        if self.zero_means_none && old == 0 {
+        let checksum = u16::from_ne_bytes(*field);
+        if self.zero_means_none && checksum == 0 {
             return;
         }
-        let mut new = delta.apply(old);
+        let sum = u64::from(!checksum)
+            + u64::from(addresses.to_bits().to_be())
+            + u64::from(!old)
+            + u64::from(new_ports);
+        let mut checksum = !fold(sum);
         if self.no_zero {
-            new = checksum::udp_value(new);
+            checksum = udp_value(checksum);
         }
-        field.copy_from_slice(&new.to_be_bytes());
+        *field = checksum.to_ne_bytes();
+    }
+
+    /// Whether `payload` holds the whole header of a TCP or UDP packet with a checksum: what most packets
+    /// are, and what is translated without looking further.
+    #[inline]
+    pub(super) fn plain(protocol: IpProtocol, payload: &[u8]) -> Option<Self> {
+        let transport = match protocol {
+            IpProtocol::TCP | IpProtocol::UDP => Self::of(protocol)?,
+            _ => return None,
+        };
+        let fits = payload.len() >= transport.header_len;
+        (fits && !transport.lacks_checksum(payload)).then_some(transport)
     }
 }
 

@@ -463,7 +463,7 @@ fn add_quote(
 ) {
     if let (Some((at, unit)), false) = (field, extension.is_empty()) {
         let mut padded = quote.clone();
-        while padded.len() < 128 || padded.len() % unit != 0 {
+        while padded.len() < 128 || !padded.len().is_multiple_of(unit) {
             padded.push(0);
         }
         if padded.len() / unit < 256 && 8 + padded.len() + extension.len() <= max {
