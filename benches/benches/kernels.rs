@@ -1,10 +1,10 @@
-//! Criterion benches of the kernels below the nodes: look-ups, checksums, publication, buffers, flow hashes.
+//! Criterion benches of the kernels below the nodes: look-ups, checksums, translation, publication, buffers, flow hashes.
 //!
 //! `cargo bench -p benches -- --quick`; a filter follows as usual (`cargo bench -p benches -- lpm4`). Times are of one core while
 //! nothing else runs. What packets cost in the whole graph is what `oncilla bench` says.
 
 use std::hint::black_box;
-use std::net::Ipv6Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use dataplane::publish::Publisher;
@@ -13,6 +13,8 @@ use graph_nodes::flow_hash;
 use tables::{HugePages, Lpm4, Lpm6, TokenBucket};
 use wire::builder::{ip4, ip6};
 use wire::checksum::{self, Delta};
+use wire::translate::{self, MAX_HEADERS, Policy, Ports, To4, To6, Tuple};
+use wire::{Nptv6, Pref64};
 
 criterion_group!(
     kernels,
@@ -20,6 +22,7 @@ criterion_group!(
     lpm6,
     checksums,
     incremental_checksums,
+    translations,
     publication,
     buffers,
     flow_hashes,
@@ -220,6 +223,89 @@ fn incremental_checksums(criterion: &mut Criterion) {
     let (old, new): (Ipv6Addr, Ipv6Addr) = (Ipv6Addr::LOCALHOST, Ipv6Addr::from_bits(7 << 64));
     group.bench_function("prepare for an IPv6 address", |bencher| {
         bencher.iter(|| Delta::of_ip6(black_box(&old), black_box(&new)));
+    });
+    group.finish();
+}
+
+/// Packets between IPv4 and IPv6, a frame at a time, each with the binding of its own flow.
+fn translations(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("translation");
+    group.throughput(Throughput::Elements(FRAME_SIZE as u64));
+    let policy = Policy::default();
+    let (mut packets4, mut packets6) = (Vec::new(), Vec::new());
+    for flow in 0..FRAME_SIZE as u16 {
+        let [_, low] = flow.to_be_bytes();
+        let ports = Ports {
+            source: 1024 + flow,
+            destination: 80,
+        };
+        let tuple4 = Tuple {
+            source: Ipv4Addr::new(198, 51, 100, low),
+            destination: Ipv4Addr::new(203, 0, 113, low),
+            ports,
+        };
+        let tuple6 = Tuple {
+            source: Ipv6Addr::from_bits(0x2001_0db8 << 96 | u128::from(flow)),
+            destination: Ipv6Addr::from_bits(0x0064_ff9b << 96 | u128::from(flow)),
+            ports,
+        };
+        let packet = ip4(tuple4.source, tuple4.destination)
+            .udp(9, 9)
+            .payload(&[7; 18]);
+        packets4.push((packet.build(), To6::new(&tuple4, &tuple6)));
+        let packet = ip6(tuple6.source, tuple6.destination)
+            .udp(9, 9)
+            .payload(&[7; 18]);
+        packets6.push((packet.build(), To4::new(&tuple6, &tuple4)));
+    }
+    group.bench_function("UDP to IPv6", |bencher| {
+        let mut out = [0; MAX_HEADERS];
+        bencher.iter(|| {
+            let mut replaced = 0;
+            for (packet, binding) in &mut packets4 {
+                let edit = translate::to6(packet, binding, &policy, black_box(&mut out));
+                replaced += edit.map_or(0, |edit| edit.replaces);
+            }
+            assert_eq!(replaced, FRAME_SIZE * 20);
+        });
+    });
+    group.bench_function("UDP to IPv4", |bencher| {
+        let mut out = [0; MAX_HEADERS];
+        bencher.iter(|| {
+            let mut replaced = 0;
+            for (packet, binding) in &mut packets6 {
+                let edit = translate::to4(packet, binding, 7, &policy, black_box(&mut out));
+                replaced += edit.map_or(0, |edit| edit.replaces);
+            }
+            assert_eq!(replaced, FRAME_SIZE * 40);
+        });
+    });
+    let prefix = Pref64::new(Ipv6Addr::from_bits(0x2001_0db8 << 96), 48).expect("a prefix");
+    group.bench_function("address under a prefix of 48 bits", |bencher| {
+        bencher.iter(|| {
+            for flow in 0..FRAME_SIZE as u32 {
+                let address = prefix.embed(Ipv4Addr::from_bits(black_box(flow)));
+                let back = address.and_then(|address| prefix.extract(black_box(&address)));
+                assert_eq!(back, Ok(Ipv4Addr::from_bits(flow)));
+            }
+        });
+    });
+    let (inside, outside) = (
+        Ipv6Addr::from_bits(0xfd << 120),
+        Ipv6Addr::from_bits(0x2001 << 112),
+    );
+    let pair = Nptv6::new(inside, 48, outside, 48).expect("prefixes");
+    group.bench_function("prefix there and back", |bencher| {
+        bencher.iter(|| {
+            for host in 0..FRAME_SIZE as u128 {
+                let host = Ipv6Addr::from_bits(inside.to_bits() | black_box(host) << 60);
+                let seen = pair.outbound(&host);
+                assert_eq!(
+                    seen.and_then(|seen| pair.inbound(black_box(&seen))),
+                    Ok(host)
+                );
+            }
+        });
     });
     group.finish();
 }

@@ -290,7 +290,7 @@ const fn add(a: u16, b: u16) -> u16 {
 
 /// Brings the carries of a sum of 16-bit or 32-bit words back in until 16 bits are left.
 #[inline]
-const fn fold(sum: u64) -> u16 {
+pub(crate) const fn fold(sum: u64) -> u16 {
     let sum = (sum & 0xffff_ffff) + (sum >> 32); // at most 33 bits
     let sum = (sum & 0xffff) + (sum >> 16); // at most 18 bits
     let sum = (sum & 0xffff) + (sum >> 16); // at most 17 bits

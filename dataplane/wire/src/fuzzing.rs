@@ -1,12 +1,18 @@
 //! Checks over arbitrary bytes, shared by the property tests and the fuzz targets. Each panics if a
 //! promise of this package is broken.
 
+use core::net::{Ipv4Addr, Ipv6Addr};
+
 use crate::checksum::{self, Sum};
 use crate::icmp4::Icmp4Header;
 use crate::ip4::{Ip4Options, Ip4Packet};
 use crate::ip6::{FragmentHeader, Ip6Options, Ip6Packet, walk_extensions};
 use crate::nd::{NdMessage, NdOptions};
 use crate::tcp::{TcpOptions, TcpSegment};
+use crate::translate::{
+    self, Edit, Ip6Fragments, Kind, MAX_GROWTH, MAX_HEADERS, Policy, Ports, Refusal, To4, To6,
+    Tuple,
+};
 use crate::{
     ArpPacket, EthernetHeader, Header, Icmp6Header, Ip4Header, Ip6Header, IpProtocol, TcpHeader,
     UdpHeader, VlanTag, describe, ip4, ip6, nd, tcp, udp, vlan,
@@ -21,10 +27,12 @@ pub fn check_all(bytes: &[u8]) {
     check_options(bytes);
     check_checksum(bytes);
     check_describe(bytes);
+    check_translate(bytes);
     // The same, where a frame would carry it.
     if let Ok(tagged) = vlan::parse_vlans(bytes) {
         check_ip4(tagged.rest);
         check_ip6(tagged.rest);
+        check_translate(tagged.rest);
     }
 }
 
@@ -146,6 +154,85 @@ pub fn check_describe(bytes: &[u8]) {
     assert_eq!(describe::diff(a, b).is_empty(), a == b);
 }
 
+/// Translation: what is refused stays as it was, what is not becomes a packet whose lengths are right.
+pub fn check_translate(bytes: &[u8]) {
+    let policy = Policy::default();
+    let ports = Ports {
+        source: 1024,
+        destination: 53,
+    };
+    let new6 = Tuple {
+        source: Ipv6Addr::from_bits(0x0064_ff9b << 96 | 0x0808_0808),
+        destination: Ipv6Addr::from_bits(0x2001_0db8 << 96 | 1),
+        ports,
+    };
+    let new4 = Tuple {
+        source: Ipv4Addr::new(198, 51, 100, 1),
+        destination: Ipv4Addr::new(8, 8, 8, 8),
+        ports,
+    };
+    let (to6, to4) = (To6::new(&new4, &new6), To4::new(&new6, &new4));
+
+    let (seen4, seen6) = (translate::inspect4(bytes), translate::inspect6(bytes));
+    assert!(
+        seen4.is_err() || seen6.is_err(),
+        "versions exclude each other"
+    );
+    let pointer = translate::segments_left_pointer(bytes);
+    assert!(pointer.is_none_or(|at| bytes[at as usize] != 0));
+
+    check_translation(bytes, |packet, out| {
+        let edit = translate::to6(packet, &to6, &policy, out)?;
+        assert!(seen4.is_ok_and(|seen| seen.kind != Kind::Error));
+        Ok(edit)
+    });
+    check_translation(bytes, |packet, out| {
+        let edit = translate::error_to6(packet, &to6, &to6, &policy, out)?;
+        assert!(seen4.is_ok_and(|seen| seen.quoted.is_some()));
+        assert!(edit.packet_len() <= 1280 && !edit.fragment);
+        Ok(edit)
+    });
+    check_translation(bytes, |packet, out| {
+        let edit = translate::to4(packet, &to4, 7, &policy, out)?;
+        assert!(seen6.is_ok_and(|seen| seen.kind != Kind::Error));
+        Ok(edit)
+    });
+    check_translation(bytes, |packet, out| {
+        let edit = translate::error_to4(packet, &to4, &to4, 7, &policy, out)?;
+        assert!(seen6.is_ok_and(|seen| seen.quoted.is_some()));
+        Ok(edit)
+    });
+}
+
+fn check_translation(
+    bytes: &[u8],
+    translate: impl FnOnce(&mut [u8], &mut [u8; MAX_HEADERS]) -> Result<Edit, Refusal>,
+) {
+    let (mut copy, mut out) = (bytes.to_vec(), [0; MAX_HEADERS]);
+    let Ok(edit) = translate(&mut copy, &mut out) else {
+        assert_eq!(copy, bytes);
+        return;
+    };
+    let packet = [&out[..edit.header_len], &copy[edit.replaces..edit.end]].concat();
+    assert_eq!(packet.len(), edit.packet_len());
+    assert!(edit.header_len <= edit.replaces + MAX_GROWTH);
+    match ip4::validate(&packet) {
+        Ok(header) => assert_eq!(usize::from(header.total_length.get()), packet.len()),
+        Err(_) => {
+            let header = ip6::validate(&packet).expect("a packet of one version or the other");
+            assert_eq!(usize::from(header.payload_length.get()) + 40, packet.len());
+        }
+    }
+    let pieces = Ip6Fragments::new(&out[..edit.header_len], 1280);
+    assert!(pieces.is_some() || !edit.fragment);
+    let mut at = 0;
+    for (part, headers) in pieces.into_iter().flatten() {
+        assert!(part.start == at && part.len() + headers.len() <= 1280);
+        at = part.end;
+    }
+    assert!(at == 0 || at == edit.end - edit.replaces);
+}
+
 fn check_split<H: Header>(bytes: &[u8]) {
     match H::split(bytes) {
         Ok((_, rest)) => assert_eq!(rest.len() + H::LEN, bytes.len()),
@@ -165,7 +252,7 @@ fn check_rewrite4(bytes: &[u8], header_len: usize) {
             header.decrement_ttl();
         }
         header.set_source(header.destination());
-        header.set_destination(core::net::Ipv4Addr::new(192, 0, 2, 1));
+        header.set_destination(Ipv4Addr::new(192, 0, 2, 1));
         header.set_tos(0x2e);
     }
     assert!(checksum::is_valid(&copy[..header_len]));

@@ -6,6 +6,8 @@
 //! - **Validation** by the clauses of the RFCs: [`ip4::validate`], [`ip6::validate`], and the
 //!   neighbour discovery checks in [`nd`].
 //! - **[`checksum`]**: whole, pseudo-headers, and incremental updates for routing and NAT.
+//! - **Between IPv4 and IPv6**: [`translate`] turns packets of one into packets of the other, [`pref64`] puts IPv4 addresses
+//!   into IPv6 addresses, [`nptv6`] exchanges IPv6 prefixes.
 //! - **[`builder`]**: packets for tests, tools and the slow path, with lengths and checksums filled in.
 //! - **[`describe`](mod@describe)**: packets in words for people, and differences between packets.
 //!
@@ -50,7 +52,10 @@ pub mod ip4;
 pub mod ip6;
 pub mod mac;
 pub mod nd;
+pub mod nptv6;
+pub mod pref64;
 pub mod tcp;
+pub mod translate;
 pub mod udp;
 pub mod vlan;
 
@@ -64,6 +69,8 @@ pub use ip::{Ecn, IpProtocol};
 pub use ip4::{Ip4Error, Ip4Header};
 pub use ip6::{Ip6Error, Ip6Header};
 pub use mac::MacAddr;
+pub use nptv6::{Nptv6, Nptv6Error};
+pub use pref64::{Pref64, Pref64Error};
 pub use tcp::{TcpFlags, TcpHeader};
 pub use udp::UdpHeader;
 pub use vlan::VlanTag;
