@@ -277,6 +277,19 @@ impl Client {
             .into_inner())
     }
 
+    /// The pools of translation, and what they gave out.
+    ///
+    /// # Errors
+    ///
+    /// The connection fails.
+    pub async fn nat_pools(&mut self) -> Result<v1::NatPoolsResponse, ClientError> {
+        Ok(self
+            .telemetry
+            .nat_pools(v1::NatPoolsRequest {})
+            .await?
+            .into_inner())
+    }
+
     /// The flows that the workers remember.
     ///
     /// # Errors

@@ -92,6 +92,9 @@ pub trait Telemetry: Send + Sync + 'static {
     /// What each rule allowed and denied, without those that did neither; most denied packets first, then most allowed.
     fn rule_counters(&self) -> Vec<v1::RuleCounter>;
 
+    /// The pools of translation, by name, with what they gave out.
+    fn nat_pools(&self) -> Vec<v1::NatPoolState>;
+
     /// Starts to dump the workers' flows. The last part says that it is complete; where none does, the reader was too slow, or the
     /// engine stopped.
     ///

@@ -545,6 +545,14 @@ impl v1::telemetry_server::Telemetry for Services {
         Ok(Response::new(v1::RuleCountersResponse { rules }))
     }
 
+    async fn nat_pools(
+        &self,
+        _request: Request<v1::NatPoolsRequest>,
+    ) -> Result<Response<v1::NatPoolsResponse>, Status> {
+        let pools = self.read(|telemetry| telemetry.nat_pools()).await?;
+        Ok(Response::new(v1::NatPoolsResponse { pools }))
+    }
+
     type FlowsStream = Replies<v1::FlowsResponse>;
 
     async fn flows(

@@ -40,6 +40,16 @@ pub(crate) struct FlowsArgs {
     limit: u32,
 }
 
+impl FlowsArgs {
+    /// Which flows, and how many at the most.
+    pub(crate) fn to_request(&self) -> v1::FlowsRequest {
+        v1::FlowsRequest {
+            filter: Some(self.filter.to_request()),
+            limit: self.limit,
+        }
+    }
+}
+
 /// Arguments of `oncilla show flow-log`.
 #[derive(Debug, Args)]
 pub(crate) struct FlowLogArgs {
@@ -73,32 +83,54 @@ pub(crate) async fn flows(
     args: &FlowsArgs,
     output: Output,
 ) -> anyhow::Result<()> {
-    let request = v1::FlowsRequest {
-        filter: Some(args.filter.to_request()),
-        limit: args.limit,
-    };
-    let mut parts = client.flows(request).await?;
-    let (mut table, mut count, mut complete) = (heading(), 0, false);
-    while let Some(part) = next(&mut parts).await? {
-        complete = part.complete;
-        for flow in &part.flows {
-            count += 1;
-            match output {
-                Output::Json => write_out((serde_json::to_string(flow)? + "\n").as_bytes())?,
-                Output::Table => table.row(row(flow)),
-            }
+    dump(client, args.to_request(), heading(), row, output).await
+}
+
+/// Shows flows as rows of a table, or as lines of JSON.
+pub(crate) async fn dump<const N: usize>(
+    client: &mut Client,
+    request: v1::FlowsRequest,
+    mut table: Table,
+    row: fn(&v1::Flow) -> [String; N],
+    output: Output,
+) -> anyhow::Result<()> {
+    let limit = request.limit;
+    let mut count = 0;
+    let whole = each(client, request, |flow| {
+        count += 1;
+        match output {
+            Output::Json => write_out((serde_json::to_string(flow)? + "\n").as_bytes())?,
+            Output::Table => table.row(row(flow)),
         }
-    }
+        Ok(())
+    });
+    let whole = whole.await;
     if output == Output::Table {
         write_out(table.render().as_bytes())?;
+    }
+    whole?;
+    if limit > 0 && count == limit {
+        eprintln!("there may be more than these {count}: --limit 0 shows all");
+    }
+    Ok(())
+}
+
+/// Calls for each flow of a dump, which must come to its end.
+pub(crate) async fn each(
+    client: &mut Client,
+    request: v1::FlowsRequest,
+    mut f: impl FnMut(&v1::Flow) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let mut parts = client.flows(request).await?;
+    let mut complete = false;
+    while let Some(part) = next(&mut parts).await? {
+        complete = part.complete;
+        part.flows.iter().try_for_each(&mut f)?;
     }
     if !complete {
         anyhow::bail!(
             "these are not all: the dump was interrupted; try again, with a filter where there are many flows"
         );
-    }
-    if args.limit > 0 && count == args.limit {
-        eprintln!("there may be more than these {count}: --limit 0 shows all");
     }
     Ok(())
 }
@@ -226,12 +258,16 @@ fn describe(record: &v1::FlowLogRecord) -> String {
     printable(&line)
 }
 
-fn ends(flow: &v1::Flow) -> (String, String) {
-    let end = |address: &str, port: u32| match (port, address.contains(':')) {
+/// An address with its port, where there is one.
+pub(crate) fn end(address: &str, port: u32) -> String {
+    match (port, address.contains(':')) {
         (0, _) => address.to_owned(),
         (port, true) => format!("[{address}]:{port}"),
         (port, false) => format!("{address}:{port}"),
-    };
+    }
+}
+
+pub(crate) fn ends(flow: &v1::Flow) -> (String, String) {
     (
         end(&flow.source, flow.source_port),
         end(&flow.destination, flow.destination_port),
@@ -239,7 +275,7 @@ fn ends(flow: &v1::Flow) -> (String, String) {
 }
 
 /// An interface, and the endpoint behind it.
-fn place(interface: &str, endpoint: &str) -> String {
+pub(crate) fn place(interface: &str, endpoint: &str) -> String {
     match (interface, endpoint) {
         ("", _) => "this host".into(),
         (interface, "") => interface.into(),
@@ -275,7 +311,7 @@ fn rule(rule: &v1::RuleReason) -> String {
     text
 }
 
-fn seconds(ms: u64) -> String {
+pub(crate) fn seconds(ms: u64) -> String {
     format!("{}.{} s", ms / 1000, ms % 1000 / 100)
 }
 

@@ -6,6 +6,7 @@ mod demo;
 mod explain;
 mod flows;
 mod lines;
+mod nat;
 mod objects;
 mod packets;
 mod run;

@@ -4,8 +4,8 @@ use clap::{Args as ClapArgs, Subcommand};
 use control::client::Client;
 use control_api::v1;
 
-use crate::flows;
 use crate::table::{Output, Table, print_json, write_out};
+use crate::{flows, nat};
 
 /// Arguments of `oncilla show`.
 #[derive(Debug, ClapArgs)]
@@ -40,6 +40,11 @@ enum What {
     },
     /// The flows that policy has allowed, with their state, counters and the rules that allowed them; JSON has one in a line.
     Flows(flows::FlowsArgs),
+    /// Translation: sessions, pools, and how outside addresses are used.
+    Nat {
+        #[command(subcommand)]
+        what: nat::What,
+    },
     /// Flows as they begin, live on and end, packets that are denied, and what rules log, with the rules; JSON has one record in a line.
     FlowLog(flows::FlowLogArgs),
     /// Which daemon this is and how it is.
@@ -95,6 +100,7 @@ pub(crate) async fn show(client: &mut Client, args: Args) -> anyhow::Result<()> 
             drops(&answer)
         }
         What::Flows(args) => return flows::flows(client, &args, output).await,
+        What::Nat { what } => return nat::show(client, &what, output).await,
         What::FlowLog(args) => return flows::flow_log(client, &args, output).await,
         What::Version => {
             let answer = client.info().await?;

@@ -1,15 +1,17 @@
 //! Translation of the running engine: compiled when something changes that it depends on.
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
+use control_api::v1;
 use graph_nodes::nat::Nat;
-use graph_nodes::policy::RuleCounters;
+use graph_nodes::policy::{RuleCounters, RuleId};
 use model::policy::ResourceKind;
 use model::{DesiredState, Kind, ObjectKey};
 
 use super::{State, limit};
 use crate::compile::Numbering;
-use crate::compile::nat::{NatSections, PoolName, PoolNumbers, compile};
+use crate::compile::nat::{NatSections, PoolName, PoolNumbers, PoolRecord, compile};
 use crate::dataplane::PrepareError;
 
 /// What is compiled, and the numbers that it has.
@@ -75,6 +77,48 @@ impl NatKeeper {
             numbers,
             counters,
         })
+    }
+}
+
+impl NatKeeper {
+    /// The pools, by name, with what they gave out.
+    pub(super) fn pools(&self) -> Vec<v1::NatPoolState> {
+        let v4 = self.sections.ip4.pools.iter();
+        let v4 = v4.map(|(number, pool)| {
+            self.pool(*number, pool, |address| Ipv4Addr::from_bits(address).into())
+        });
+        let v6 = self.sections.ip6.pools.iter();
+        let v6 = v6.map(|(number, pool)| {
+            self.pool(*number, pool, |address| Ipv6Addr::from_bits(address).into())
+        });
+        let mut pools: Vec<_> = v4.chain(v6).collect();
+        pools.sort_by(|a, b| (&a.name, &a.interface).cmp(&(&b.name, &b.interface)));
+        pools
+    }
+
+    fn pool<A: Copy + PartialEq>(
+        &self,
+        number: u16,
+        pool: &PoolRecord<A>,
+        ip: impl Fn(A) -> IpAddr,
+    ) -> v1::NatPoolState {
+        let key = self.numbers.name(number);
+        let interface = key.and_then(|key| key.interface.as_ref());
+        let count = self.counters.value(RuleId(u32::from(number) + 1));
+        let range = |(first, last): &(A, A)| match first == last {
+            true => ip(*first).to_string(),
+            false => format!("{}-{}", ip(*first), ip(*last)),
+        };
+        v1::NatPoolState {
+            name: key.map_or_else(String::new, |key| key.pool.to_string()),
+            interface: interface.map_or_else(String::new, ToString::to_string),
+            addresses: pool.addresses.iter().map(range).collect(),
+            first_port: pool.ports.0.into(),
+            last_port: pool.ports.1.into(),
+            pairing: if pool.paired { "paired" } else { "arbitrary" }.into(),
+            sessions: count.allowed,
+            exhausted: count.denied,
+        }
     }
 }
 

@@ -186,6 +186,10 @@ impl Telemetry for Gateway {
         self.lock().policy.counts()
     }
 
+    fn nat_pools(&self) -> Vec<v1::NatPoolState> {
+        self.lock().nat.pools()
+    }
+
     fn flows(
         &self,
         request: &v1::FlowsRequest,

@@ -165,6 +165,10 @@ impl Telemetry for FixedTelemetry {
         }]
     }
 
+    fn nat_pools(&self) -> Vec<v1::NatPoolState> {
+        Vec::new()
+    }
+
     fn rule_counters(&self) -> Vec<v1::RuleCounter> {
         let counter = |allowed, denied| v1::RuleCounter {
             rule: Some(v1::RuleReason {
