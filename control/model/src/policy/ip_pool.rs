@@ -2,12 +2,10 @@
 //! Calico's address management to say, so those fields are checked and kept in the document.
 
 use std::net::IpAddr;
-use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use super::object::{ResourceId, ResourceKind};
-use super::reader::{FieldError, Fields, Node};
+use super::reader::{Fields, Node};
 use super::rule::read_selector;
 use super::state::PolicyState;
 use super::value::Value;
@@ -63,36 +61,6 @@ impl PolicyState {
             }
         }
         Some(outgoing)
-    }
-
-    /// Pools that have addresses in common, which Calico refuses too.
-    pub(super) fn overlapping_pools(&self, errors: &mut Vec<(ResourceId, FieldError)>) {
-        let mut pools: Vec<(&IpNet, &Box<str>)> = self
-            .ip_pools
-            .iter()
-            .map(|(name, pool): (_, &Arc<IpPool>)| (&pool.cidr, name))
-            .collect();
-        // Prefixes are nested or disjoint: one that is held comes behind the one that holds it, with nothing that is disjoint between.
-        pools.sort();
-        let mut outer: Option<(&IpNet, &Box<str>)> = None;
-        for (cidr, name) in pools {
-            match outer {
-                Some((held, other)) if held.contains(cidr) => errors.push((
-                    ResourceId {
-                        kind: ResourceKind::IpPool,
-                        namespace: None,
-                        name: name.clone(),
-                    },
-                    FieldError {
-                        field: "spec.cidr".into(),
-                        message: format!(
-                            "{cidr} overlaps {held} of IPPool/{other}: give each its own addresses"
-                        ),
-                    },
-                )),
-                _ => outer = Some((cidr, name)),
-            }
-        }
     }
 }
 

@@ -386,7 +386,6 @@ impl PolicyState {
             };
             errors.push((id, error));
         }
-        self.overlapping_pools(&mut errors);
         if errors.is_empty() {
             Ok(())
         } else {

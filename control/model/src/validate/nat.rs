@@ -10,7 +10,7 @@ use ipnet::IpNet;
 
 use super::Check;
 use crate::nat::is_v6;
-use crate::policy::Protocol;
+use crate::policy::{Protocol, ResourceKind};
 use crate::{
     DesiredState, ForwardAddress, InterfaceName, Kind, NatAction, NatPool, NatRule, ObjectKey,
     ObjectName, PoolAddresses, PortForward, PortSpan, RouteType, SpecError, VrfName,
@@ -74,6 +74,7 @@ impl<'a> Routed<'a> {
 
 impl<'a> Check<'a> {
     pub(super) fn nat(&mut self) {
+        self.ip_pools();
         if self.state.nat.is_empty() {
             return;
         }
@@ -83,6 +84,31 @@ impl<'a> Check<'a> {
         self.nat_rules();
         self.port_forwards(&claims);
         self.statics();
+    }
+
+    /// Pools of workloads have no address in common, as in Calico.
+    fn ip_pools(&mut self) {
+        let pools = self.state.policy.ip_pools.iter();
+        let mut pools: Vec<_> = pools.map(|(name, pool)| (pool.cidr, name)).collect();
+        // Prefixes are nested or disjoint: one that another holds comes behind it, with nothing between that it does not hold.
+        pools.sort();
+        let mut outer: Option<(IpNet, &str)> = None;
+        for (cidr, name) in pools {
+            match outer {
+                Some((held, other)) if held.contains(&cidr) => {
+                    let message = |mine: IpNet, theirs: IpNet, other: &str| {
+                        format!(
+                            "{mine} overlaps {theirs} of IPPool/{other}: give each its own addresses"
+                        )
+                    };
+                    let key = |name: &str| ObjectKey::new(Kind::Policy(ResourceKind::IpPool), name);
+                    let first = (key(name), "spec.cidr", message(cidr, held, other));
+                    let second = (key(other), "spec.cidr", message(held, cidr, name));
+                    self.conflict(first, second);
+                }
+                _ => outer = Some((cidr, name)),
+            }
+        }
     }
 
     /// The addresses of pools and one-to-one mappings, in order; those that two objects claim are wrong.

@@ -813,7 +813,7 @@ fn ip_pools() {
     refused(pool(both), "spec.vxlanMode", "one of them must be Never");
 }
 
-/// What is translated on which node, and pools that overlap.
+/// What is translated on which node.
 #[test]
 fn outgoing_translation() {
     let mut state = PolicyState::default();
@@ -857,20 +857,6 @@ fn outgoing_translation() {
     let outgoing = state.nat_outgoing_of("a").expect("is there");
     assert_eq!(outgoing.address, Some("192.0.2.1".parse().expect("valid")));
     assert_eq!(outgoing.ports, span(4000, 4000));
-
-    assert!(state.validate().is_ok());
-    let state = add(calico("IPPool", "inner", &json!({"cidr": "10.1.1.0/24"})));
-    let errors = state.validate().expect_err("overlaps");
-    let (id, error) = &errors[0];
-    assert_eq!((errors.len(), id.to_string()), (1, "IPPool/inner".into()));
-    assert_eq!(error.field, "spec.cidr");
-    assert!(
-        error
-            .message
-            .contains("overlaps 10.1.0.0/16 of IPPool/with"),
-        "{}",
-        error.message
-    );
 }
 
 #[test]

@@ -1,8 +1,10 @@
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use proptest::prelude::*;
 
 use super::*;
+use crate::policy::IpPool;
 use crate::{
     AddressRange, Changes, DeviceName, Interface, InterfaceKind, ObjectSpec, Pairing, StaticNat,
 };
@@ -101,6 +103,56 @@ fn what_translation_uses_cannot_go_alone() {
             .validate_change(&state.changes_since(before))
             .expect_err("overlaps");
         assert_eq!(errors[0].object, ObjectKey::new(Kind::NatPool, blamed));
+    }
+}
+
+/// The pool that is new is wrong, whichever holds the other.
+#[test]
+fn pools_of_workloads_have_no_address_in_common() {
+    let add = |state: &mut DesiredState, name: &str, cidr: &str| {
+        let pool = IpPool {
+            cidr: cidr.parse().expect("valid"),
+            nat_outgoing: true,
+        };
+        state.policy.ip_pools.insert(name.into(), Arc::new(pool));
+    };
+    let mut state = base();
+    add(&mut state, "b", "10.48.0.0/16");
+    add(&mut state, "c", "10.50.0.0/16");
+    add(&mut state, "six", "2001:db8::/64");
+    assert_eq!(state.validate(), Ok(()));
+    let before = state.clone();
+    for (name, cidr, message) in [
+        (
+            "a",
+            "10.48.9.0/24",
+            "10.48.9.0/24 overlaps 10.48.0.0/16 of IPPool/b",
+        ),
+        (
+            "d",
+            "10.50.0.0/16",
+            "10.50.0.0/16 overlaps 10.50.0.0/16 of IPPool/c",
+        ),
+        (
+            "a",
+            "10.50.0.0/15",
+            "10.50.0.0/15 overlaps 10.50.0.0/16 of IPPool/c",
+        ),
+        (
+            "z",
+            "2001:db8::/32",
+            "2001:db8::/32 overlaps 2001:db8::/64 of IPPool/six",
+        ),
+    ] {
+        let mut state = before.clone();
+        add(&mut state, name, cidr);
+        let errors = state
+            .validate_change(&state.changes_since(&before))
+            .expect_err("overlaps");
+        let error = &errors[0];
+        assert_eq!((errors.len(), error.object.name.as_str()), (1, name));
+        assert_eq!(error.field, "spec.cidr");
+        assert!(error.message.contains(message), "{error}");
     }
 }
 
