@@ -327,6 +327,38 @@ fn packet_too_big_of_every_mtu() {
 }
 
 #[test]
+fn pointers_of_every_value() {
+    // Figures 3 and 6 of RFC 7915, byte by byte.
+    const NONE: u32 = u32::MAX;
+    let to6 = [
+        0, 1, 4, 4, NONE, NONE, NONE, NONE, 7, 6, NONE, NONE, 8, 8, 8, 8, 24, 24, 24, 24,
+    ];
+    let quoted = ip4(HOST4, SERVER4).udp(40000, 80).build();
+    for pointer in 0..=255u8 {
+        for (code, expected) in [(0, Refusal::IcmpPointer), (2, Refusal::IcmpPointer)] {
+            let packet = ip4(ROUTER4, HOST4).icmp4(12, code, [pointer, 0, 0, 0]);
+            let ours = error_to6(&packet.payload(&quoted).build(), &Policy::default());
+            match to6.get(usize::from(pointer)) {
+                None | Some(&NONE) => assert_eq!(ours, Err(expected), "{pointer}"),
+                Some(new) => assert_eq!(ours.unwrap()[40..48][4..], new.to_be_bytes()),
+            }
+        }
+    }
+    let mut to4 = vec![0, 1, NONE, NONE, 2, 2, 9, 8];
+    to4.extend([12; 16]);
+    to4.extend([16; 16]);
+    let quoted = ip6(SERVER6, HOST6).udp(80, 5000).build();
+    for pointer in (0..300).chain([0x0100_0000, u32::MAX]) {
+        let packet = ip6(HOST6, SERVER6).icmp6_error(4, 0, pointer, &quoted);
+        let ours = error_to4(&packet.build(), &Policy::default());
+        match to4.get(pointer as usize) {
+            None | Some(&NONE) => assert_eq!(ours, Err(Refusal::IcmpPointer), "{pointer}"),
+            Some(new) => assert_eq!(ours.unwrap()[20..28][4..], [*new as u8, 0, 0, 0]),
+        }
+    }
+}
+
+#[test]
 fn errors_carry_the_translated_packet() {
     let quoted = ip4(HOST4, SERVER4).ttl(1).tos(4).tcp(40000, 80).build();
     let packet = ip4(ROUTER4, HOST4)
@@ -546,13 +578,12 @@ fn refused_silently() {
     }
     let too_long = ip6(HOST6, SERVER6).raw(59, &[0; 65535]).build();
     assert_eq!(to4(&too_long, &outbound()), Err(Refusal::TooLong));
-    let many = (0..9).fold(ip6(HOST6, SERVER6).destination_options(&[]), |ip, _| {
-        ip.destination_options(&[])
-    });
-    assert_eq!(
-        to4(&many.udp(5000, 80).build(), &outbound()),
-        Err(Refusal::TooManyExtensions)
-    );
+    for (extensions, expected) in [(8, None), (9, Some(Refusal::TooManyExtensions))] {
+        let first = ip6(HOST6, SERVER6).destination_options(&[]);
+        let many = (1..extensions).fold(first, |ip, _| ip.destination_options(&[]));
+        let ours = to4(&many.udp(5000, 80).build(), &outbound());
+        assert_eq!(ours.err(), expected, "{extensions}");
+    }
     let swapped = ip4(SERVER4, HOST4).udp(80, 40000).build();
     assert_eq!(to4(&swapped, &outbound()), Err(Refusal::Truncated));
     assert_eq!(

@@ -93,6 +93,7 @@ fn upper() -> impl Strategy<Value = Upper> {
         3 => Just(Upper::EchoRequest),
         3 => Just(Upper::EchoReply),
         1 => any::<u8>().prop_map(Upper::Icmp),
+        1 => prop::sample::select(vec![1u8, 2, 3, 4, 5, 9, 11, 12, 13, 130, 135, 143]).prop_map(Upper::Icmp),
         1 => prop::sample::select(vec![2u8, 4, 41, 47, 50, 51, 59, 89, 132, 135, 253]).prop_map(Upper::Raw),
     ]
 }
@@ -175,7 +176,13 @@ pub fn policy() -> impl Strategy<Value = Policy> {
 type Cut = Option<(usize, usize)>;
 
 fn cut() -> impl Strategy<Value = Cut> {
-    prop_oneof![3 => Just(None), 1 => (0usize..30, 1usize..30).prop_map(Some)]
+    // The large ones are too large for IPv6, too.
+    prop_oneof![
+        6 => Just(None),
+        2 => (0usize..30, 1usize..30).prop_map(Some),
+        1 => (Just(0usize), 1usize..4).prop_map(Some),
+        1 => (0usize..30, 150usize..180).prop_map(Some),
+    ]
 }
 
 /// The bytes of `whole` that a cut takes, their offset in units, and whether more follow.
