@@ -33,10 +33,13 @@ pub struct DestinationRules<A> {
     /// Numbers of the rules about ports, by address, protocol and first port.
     ports: Box<[(A, u8, u16, u32)]>,
     /// By prefix length, longest first: numbers of the rules about all that is sent to a prefix, by protocol and prefix.
-    prefixes: Box<[(u8, Box<[(A, u32)]>)]>,
+    prefixes: Box<[OfLength<A>]>,
     /// Ranges of addresses that sources become, sorted.
     externals: Box<[(A, A)]>,
 }
+
+/// Rules about prefixes of one length: prefix and number.
+type OfLength<A> = (u8, Box<[(A, u32)]>);
 
 impl<A: Address> DestinationRules<A> {
     /// Compiles rules. `externals` are ranges of addresses that sources become and that this host has for nothing else: what is sent

@@ -73,8 +73,8 @@ impl<A: Address> Pool<A> {
         let own = (first..=last).contains(&port).then_some(port);
         let size = u32::from(last) - u32::from(first) + 1;
         let random = move |at: u32| {
-            (u64::from((mix(seed.wrapping_add(at.into())) >> 32) as u32) * u64::from(size) >> 32)
-                as u32
+            let bits = mix(seed.wrapping_add(at.into())) >> 32;
+            ((bits * u64::from(size)) >> 32) as u32
         };
         let others = (0..TRIES.min(size * 2)).map(move |at| {
             let offset = if size <= TRIES {

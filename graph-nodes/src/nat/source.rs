@@ -42,6 +42,16 @@ impl<A: Address> SourceRules<A> {
         }
     }
 
+    /// The numbers of the rules about many packets, [`NO_MATCH`] for none. The shorter slice decides how many.
+    pub(crate) fn find_all(&self, keys: &[Key<A>], found: &mut [u32]) {
+        self.rules.classify(keys, found);
+    }
+
+    /// The rule with a number.
+    pub(crate) fn rule(&self, number: u32) -> Option<&Source<A>> {
+        self.actions.get(number as usize)
+    }
+
     /// What becomes of the source of a packet.
     pub fn find(&self, key: &Key<A>) -> Option<&Source<A>> {
         match self.rules.classify_one(key) {

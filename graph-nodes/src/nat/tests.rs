@@ -13,7 +13,6 @@ use super::*;
 use crate::icmp::{ErrorWord, Icmp4Error};
 use crate::policy::testing::*;
 use crate::policy::{EndpointKind, Ip4Policy, Ip6Policy, OUTPUT, Policy, RuleCounters, RuleId};
-use dataplane::WorkerId;
 
 /// The interface whose packets leave translated.
 pub(super) const OUTSIDE: u16 = 4;
@@ -299,7 +298,7 @@ fn errors_of_this_host_quote_what_was_sent() {
     }
 }
 
-use wire::{Header as _, checksum};
+use wire::checksum;
 
 /// Policy sees what Calico's does: lists before translation the destination as it was sent, the others the one that it becomes, and
 /// sources as they were. The access list where a packet leaves sees it as it leaves.

@@ -25,6 +25,8 @@ pub(super) struct Case<'a, V: Version> {
     pub(super) question: &'a Key<V::Address>,
     /// What it becomes, where its destination is translated.
     pub(super) target: Option<Target<'a, V>>,
+    /// The rule about the source of the packet as it came.
+    pub(super) source: u32,
     pub(super) exit: Exit,
     pub(super) interface: u16,
     pub(super) bytes: u32,
@@ -68,17 +70,8 @@ pub(super) fn apply<V: Version>(key: &V::Key, rule: &Destination<V::Address>) ->
     V::key(ends, (ports.0, port), key.protocol(), key.zone())
 }
 
-/// The key that a packet of a new flow is likely to leave with: good for asking for memory.
-pub(super) fn expected<V: Version>(
-    after: &V::Key,
-    question: &Key<V::Address>,
-    exit: Exit,
-    work: &Work<'_>,
-) -> V::Key {
-    let rules = V::translation(work.snapshot).source_of(exit.interface());
-    let Some(Source::Pool(pool)) = rules.and_then(|rules| rules.find(question)) else {
-        return *after;
-    };
+/// The key that a packet of a new flow is likely to leave with, with its destination translated: good for asking for memory.
+pub(super) fn expected<V: Version>(after: &V::Key, pool: &Pool<V::Address>) -> V::Key {
     let ((host, to), ports) = (V::ends(after), V::ports(after));
     match pool.addresses_for(host).next() {
         Some(address) => V::key((address, to), ports, after.protocol(), after.zone()),
@@ -324,17 +317,19 @@ impl<V: Version> Case<'_, V> {
         }
         let out = self.exit.interface();
         let rules = translation.source_of(out);
-        let by_rule = match (rules, &self.target) {
-            (Some(rules), _) => rules.find(asked),
-            // Back inside: as if the packet had gone out to where it was sent.
-            (None, Some(_)) => {
-                let hairpin = translation.hairpin_of(vrf);
-                hairpin.and_then(|rules| rules.find(self.question))
-            }
-            (None, None) => None,
-        };
-        let twice = self.target.as_ref().and_then(|target| target.source);
-        let leaving = match (twice, by_rule) {
+        let of_source = self.target.as_ref().and_then(|target| target.source);
+        let mut by_rule = rules.and_then(|rules| match &self.target {
+            Some(_) => rules.find(asked),
+            None => rules.rule(self.source),
+        });
+        // Back inside, as if the packet had gone out to where it was sent: the answers have to come by here. What comes from outside
+        // goes on with the source that it has.
+        let is_inside = translation.source_of(self.interface).is_none();
+        if by_rule.is_none() && self.target.is_some() && (is_inside || out == self.interface) {
+            let hairpin = translation.hairpin_of(vrf);
+            by_rule = hairpin.and_then(|rules| rules.find(self.question));
+        }
+        let leaving = match (of_source, by_rule) {
             (Some(pool), _) => Some(self.choose(pool, after, flows, work)),
             (None, Some(Source::Pool(pool))) => Some(self.choose(pool, after, flows, work)),
             (None, Some(source @ Source::Prefix { .. })) => {

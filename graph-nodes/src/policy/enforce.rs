@@ -4,7 +4,7 @@
 use std::ops::Range;
 
 use dataplane::{BufferView, Context, Descriptor, FRAME_SIZE, Flags, Frame, Verdict, WorkerId};
-use tables::acl::Key;
+use tables::acl::{Key, NO_MATCH};
 use tables::{FlowHash, FlowKey, FlowTable, FlowTrace, Tick, Tracked};
 
 use super::ahead::{Ahead, Asked, Foreseen, Hearing, lists};
@@ -24,6 +24,7 @@ use super::{
     AccessProgram, Drop, EndpointKind, INGRESS, INPUT, InterfacePolicy, Judgement, Policy,
 };
 use crate::icmp::ErrorWord;
+use crate::nat::Source;
 use crate::snapshot::{NO_INTERFACE, Snapshot};
 
 /// The edges of both nodes, in this order.
@@ -49,7 +50,8 @@ pub(super) struct Enforcer<V: Version> {
     exits: Box<[Exit]>,
     /// Rules that translate their destinations, where anything is translated.
     redirects: Box<[Option<u32>]>,
-    /// The keys that they are expected to leave with, likewise.
+    /// Rules that translate their sources, and the keys that they are expected to leave with, likewise.
+    sources: Box<[u32]>,
     leaving: Box<[V::Key]>,
     /// All packets of the frame came in by one interface.
     one_interface: bool,
@@ -98,6 +100,7 @@ impl<V: Version> Enforcer<V> {
             questions: array(Key::default()),
             exits: array(Exit::Nowhere),
             redirects: array(None),
+            sources: array(NO_MATCH),
             leaving: array(V::Key::default()),
             one_interface: false,
             foreseen: Foreseen::default(),
@@ -413,6 +416,7 @@ impl<V: Version> Enforcer<V> {
                     head: self.heads[at],
                     question: &self.questions[slot],
                     target,
+                    source: self.sources[slot],
                     exit: self.exits[slot],
                     interface: packet.interface,
                     bytes: length::<V>(packet, work.view),
@@ -470,10 +474,30 @@ impl<V: Version> Enforcer<V> {
         }
         let bytes = work.view.bytes(packet);
         let head = self.heads[at];
-        let exit = exit::<V>(work.snapshot, packet.interface, head, destination, bytes);
-        self.exits[slot] = exit;
-        if work.translates {
-            self.leaving[slot] = expected::<V>(&after, &self.questions[slot], exit, work);
+        self.leaving[slot] = after;
+        self.exits[slot] = exit::<V>(work.snapshot, packet.interface, head, destination, bytes);
+    }
+
+    /// Asks the rules about sources, and what packets will probably become.
+    fn foresee_sources(&mut self, new: usize, work: &Work<'_>) {
+        let translation = V::translation(work.snapshot);
+        let mut slot = 0;
+        while slot < new {
+            let exit = self.exits[slot];
+            let other = (slot..new).find(|slot| self.exits[*slot] != exit);
+            let run = slot..other.unwrap_or(new);
+            slot = run.end;
+            let found = &mut self.sources[run.clone()];
+            let Some(rules) = translation.source_of(exit.interface()) else {
+                found.fill(NO_MATCH);
+                continue;
+            };
+            rules.find_all(&self.questions[run.clone()], found);
+            for (leaving, found) in self.leaving[run].iter_mut().zip(found) {
+                if let Some(Source::Pool(pool)) = rules.rule(*found) {
+                    *leaving = expected::<V>(leaving, pool);
+                }
+            }
         }
     }
 
@@ -493,6 +517,9 @@ impl<V: Version> Enforcer<V> {
                 }
             }
             slot = end;
+        }
+        if work.translates {
+            self.foresee_sources(new, work);
         }
         work.policy.classify_all(&mut self.questions[..new]);
     }

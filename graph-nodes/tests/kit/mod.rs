@@ -351,6 +351,7 @@ pub fn snapshot(writer: &ForwardingWriter) -> Snapshot {
         interfaces,
         vrfs: vec![vrf(writer)],
         forwarding: writer.forwarding(),
+        nat: graph_nodes::nat::Nat::default(),
         icmp: IcmpLimits {
             errors_per_second: 1_000_000,
             burst: 1_000_000,

@@ -262,7 +262,7 @@ mod tests {
                     }
                     let seen = [&once, &steps].map(|table| {
                         let flow = table.view(at).unwrap();
-                        let forward = crate::Direction::Forward;
+                        let forward = Direction::Forward;
                         (flow.packets(forward), flow.bytes(forward), flow.last_seen())
                     });
                     assert_eq!(seen[0], seen[1]);

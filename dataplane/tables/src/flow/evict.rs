@@ -168,8 +168,8 @@ impl FlowTable {
         let Some(next) = victims.ready[..victims.ready_count].last() else {
             return;
         };
-        let key = slots.records[next.slot as usize * 2].key;
-        for (key, direction) in [(key, 0), (key.reversed(), 1)] {
+        let record = &slots.records[next.slot as usize * 2];
+        for (key, direction) in [(record.key, 0), (record.reply(), 1)] {
             let family = if K::IP6 { 1 << 31 } else { 0 };
             let record = next.slot << 1 | direction | family;
             self.index.prefetch_removal(self.hash(&key), record);
@@ -217,10 +217,9 @@ impl FlowTable {
         for victim in &chosen[..count] {
             slots.prefetch(victim.slot << 1 | 1);
             prefetch(slots.origins.as_ptr().wrapping_add(victim.slot as usize));
-            // Where NAT rewrites, the other direction's bucket is another: only a hint.
-            let key = slots.records[victim.slot as usize * 2].key;
-            self.prefetch(self.hash(&key));
-            self.prefetch(self.hash(&key.reversed()));
+            let record = &slots.records[victim.slot as usize * 2];
+            self.prefetch(self.hash(&record.key));
+            self.prefetch(self.hash(&record.reply()));
         }
     }
 }

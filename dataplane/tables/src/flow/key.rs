@@ -67,6 +67,9 @@ pub trait FlowKey: Copy + Eq + Debug + Default + Family + 'static {
     /// The key of the packets that go the other way, as long as nothing is translated.
     fn reversed(self) -> Self;
 
+    /// The key of this key's packets as they leave.
+    fn rewritten(self, rewrite: &Self::Rewrite) -> Self;
+
     /// IP protocol number (IPv6: of the upper layer).
     fn protocol(&self) -> u8;
 
@@ -214,6 +217,27 @@ impl FlowKey for FlowKey4 {
         }
     }
 
+    #[inline]
+    fn rewritten(self, rewrite: &Self::Rewrite) -> Self {
+        let or = |new, old| if new == 0 { old } else { new };
+        Self::new(
+            if rewrite.src == 0 {
+                self.src()
+            } else {
+                rewrite.src
+            },
+            if rewrite.dst == 0 {
+                self.dst()
+            } else {
+                rewrite.dst
+            },
+            or(rewrite.src_port, self.src_port()),
+            or(rewrite.dst_port, self.dst_port()),
+            self.protocol(),
+            self.zone(),
+        )
+    }
+
     #[inline(always)]
     fn protocol(&self) -> u8 {
         (self.tail >> 48) as u8
@@ -235,6 +259,27 @@ impl FlowKey for FlowKey6 {
             dst: self.src,
             tail: reversed_tail(self.tail),
         }
+    }
+
+    #[inline]
+    fn rewritten(self, rewrite: &Self::Rewrite) -> Self {
+        let or = |new, old| if new == 0 { old } else { new };
+        Self::new(
+            if rewrite.src == 0 {
+                self.src()
+            } else {
+                rewrite.src
+            },
+            if rewrite.dst == 0 {
+                self.dst()
+            } else {
+                rewrite.dst
+            },
+            or(rewrite.src_port, self.src_port()),
+            or(rewrite.dst_port, self.dst_port()),
+            self.protocol(),
+            self.zone(),
+        )
     }
 
     #[inline(always)]

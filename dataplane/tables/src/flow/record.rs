@@ -203,6 +203,14 @@ pub struct Record<K: FlowKey> {
     pub(super) data: Data,
 }
 
+impl<K: FlowKey> Record<K> {
+    /// The key of the other direction, without a look at it.
+    #[inline]
+    pub(super) fn reply(&self) -> K {
+        self.key.rewritten(&self.rewrite).reversed()
+    }
+}
+
 /// What the records of both families have.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
