@@ -10,7 +10,7 @@ use super::endpoint::{
 use super::felix::{FelixConfiguration, read_felix};
 use super::id::{PolicyId, PolicyKind};
 use super::network_policy::{self, Policy};
-use super::reader::{Errors, FieldError, Fields, Node};
+use super::reader::{Errors, FieldError, Fields, Node, Path};
 use super::service::{EndpointSlice, read_slice};
 use super::tier::{Tier, read_tier};
 use super::value::Value;
@@ -255,7 +255,7 @@ impl Object {
         let errors = Errors::default();
         let root = Node {
             value: document,
-            path: String::new(),
+            path: Path::default(),
             errors: &errors,
         };
         let (object, known) = read_object(&root);
@@ -397,7 +397,7 @@ fn read_resource(
             let empty = Value::Map(Default::default());
             let node = fields.take("spec").unwrap_or(Node {
                 value: &empty,
-                path: "spec".into(),
+                path: Path::default().field("spec"),
                 errors: fields.errors,
             });
             let mut spec = node.fields()?;
