@@ -164,7 +164,7 @@ impl Raw {
 fn text_of<'a>(value: &'a Value, path: &[&str]) -> Option<&'a str> {
     match (value, path) {
         (Value::Text(text), []) => Some(text),
-        (Value::Map(map), [first, rest @ ..]) => text_of(map.get(*first)?, rest),
+        (Value::Map(map), [first, rest @ ..]) => text_of(map.get(first)?, rest),
         _ => None,
     }
 }
