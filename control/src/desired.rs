@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use control_api::Refusal;
 use control_api::v1::{self, ChangeAction, Object};
-use model::{Changes, DesiredState, ObjectKey, SpecError};
+use model::{Changes, DesiredState, ObjectKey, SharedMap, SpecError};
 use tokio::sync::{mpsc, oneshot};
 use tonic::Code;
 
@@ -150,7 +150,7 @@ struct Owner {
     dataplane: Box<dyn Dataplane>,
     hub: Arc<Hub>,
     generation: u64,
-    objects: BTreeMap<ObjectKey, Arc<Object>>,
+    objects: SharedMap<ObjectKey, Arc<Object>>,
     /// What the operator wants.
     state: Arc<DesiredState>,
     /// What the dataplane has: `state` without the objects in `faults`.
@@ -175,7 +175,7 @@ impl Owner {
         dataplane: Box<dyn Dataplane>,
     ) -> Result<Self, StartError> {
         let stored = store.load()?;
-        let mut objects = BTreeMap::new();
+        let mut objects = SharedMap::default();
         let mut state = DesiredState::default();
         let invalid = |errors: Vec<v1::SpecError>| StartError::Invalid {
             first: errors.first().map(ToString::to_string).unwrap_or_default(),
@@ -202,7 +202,7 @@ impl Owner {
         };
         let state = Arc::new(state);
         let (live, faults) = owner
-            .prepare(&state, owner.generation, &|_| true)
+            .prepare(&state, false, owner.generation, &|_| true)
             .map_err(StartError::Dataplane)?;
         owner.dataplane.publish()?;
         owner.state = state;
@@ -259,8 +259,12 @@ impl Owner {
         let lost = self.dataplane.lost();
         let mut tolerable = self.known_faults(&lost);
         tolerable.retain(|key| !changes.upserted.contains(key));
+        // Where all is live, nothing is different from what is live but what this transaction changes.
+        let only_policy = self.faults.is_empty() && changes.only_policy();
         let (live, faults) = self
-            .prepare(&draft.state, generation, &|key| tolerable.contains(key))
+            .prepare(&draft.state, only_policy, generation, &|key| {
+                tolerable.contains(key)
+            })
             .map_err(|error| {
                 let code = match error.cause {
                     Cause::Environment => Code::FailedPrecondition,
@@ -332,7 +336,7 @@ impl Owner {
         let mut errors = Vec::new();
         let mut absent = Vec::new();
         let mut draft = Draft {
-            state: Arc::new(DesiredState::clone(&self.state)),
+            state: Arc::clone(&self.state),
             upserts: Vec::new(),
             deletes: Vec::new(),
             changes: Vec::new(),
@@ -355,9 +359,9 @@ impl Owner {
                         Some(_) => ChangeAction::Updated,
                     };
                     draft.changes.push(change(&key, action));
-                    // The conversion has checked the name.
-                    let _ = Arc::make_mut(&mut draft.state).insert(&key.name, spec);
                     if action != ChangeAction::Unchanged {
+                        // The conversion has checked the name.
+                        let _ = Arc::make_mut(&mut draft.state).insert(&key.name, spec);
                         draft.upserts.push((key, Arc::new(object.clone())));
                     }
                 }
@@ -390,17 +394,23 @@ impl Owner {
     }
 
     /// Has the dataplane prepare a state, without the objects that it cannot make live if those are `tolerable`. Returns what it prepared and
-    /// what it had to leave out.
+    /// what it had to leave out. `only_policy`: nothing but policy is different
+    /// from what is live.
     fn prepare(
         &mut self,
         next: &Arc<DesiredState>,
+        mut only_policy: bool,
         generation: u64,
         tolerable: &dyn Fn(&ObjectKey) -> bool,
     ) -> Result<(Arc<DesiredState>, Faults), PrepareError> {
         let mut attempt = Arc::clone(next);
         let mut faults = Faults::new();
         loop {
-            let changes = attempt.changes_since(&self.live);
+            let changes = if std::mem::take(&mut only_policy) {
+                attempt.policy_changes_since(&self.live)
+            } else {
+                attempt.changes_since(&self.live)
+            };
             let Err(error) = self.dataplane.prepare(&attempt, &changes, generation) else {
                 return Ok((attempt, faults));
             };
@@ -439,7 +449,8 @@ impl Owner {
         }
         let known = self.known_faults(&lost);
         let state = Arc::clone(&self.state);
-        let Ok((live, faults)) = self.prepare(&state, self.generation, &|key| known.contains(key))
+        let Ok((live, faults)) =
+            self.prepare(&state, false, self.generation, &|key| known.contains(key))
         else {
             return; // something else went wrong meanwhile: nothing is prepared, and nothing is worse
         };

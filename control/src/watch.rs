@@ -1,10 +1,10 @@
 //! What readers see of the desired state: the current view, and every change in order.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use control_api::v1;
-use model::{Kind, ObjectKey};
+use model::{Kind, ObjectKey, SharedMap};
 use tokio::sync::broadcast;
 
 /// Generations that a watcher may lag behind before it has to start again.
@@ -19,7 +19,7 @@ pub struct View {
     /// Of the last transaction.
     pub generation: u64,
     /// As clients see them.
-    pub objects: BTreeMap<ObjectKey, Arc<v1::Object>>,
+    pub objects: SharedMap<ObjectKey, Arc<v1::Object>>,
     /// Objects that are stored but not live, and why.
     pub not_live: Vec<v1::SpecError>,
 }

@@ -2,14 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use control::compile::policy::{
-    Cause, CompiledPolicy, PolicyCompiler, PolicyInterface, Reasons, Verdict, settings,
+    Cause, CompiledPolicy, InterfaceList, PolicyCompiler, PolicyInterface, Reasons, Verdict,
+    settings,
 };
-use graph_nodes::policy::WorkerRules;
 use graph_nodes::policy::decide::{Fate, Seen, Way, decide};
+use graph_nodes::policy::{InterfacePolicy, Lists, Program, WorkerRules};
 use model::policy::generate::{Random, case, documents, packet, state};
 use model::policy::reference::{
     AccessVerdict, Decision, EndpointId, Packet, Reason, evaluate, evaluate_access,
@@ -69,7 +71,7 @@ fn compare(
     assert_eq!(logs, expected.logs, "logs, {}", context());
     if let EndpointId::Workload(id) = endpoint {
         let around = evaluate_all_interfaces(state, id, *direction, packet);
-        let host = state.host_endpoint_of_all(&state.workload_endpoints[id].node);
+        let host = state.host_endpoint_of_all(&state.workload_endpoints.get(id).unwrap().node);
         let judged =
             host.and_then(|(name, _)| compiled.judge_all_interfaces(name, *direction, packet));
         assert_eq!(judged.is_some(), around.is_some(), "{}", context());
@@ -249,7 +251,7 @@ fn interfaces_enforce_what_the_reference_says() {
             packet.pre_nat_destination_port = None;
             let (name, to_host) = match &endpoint {
                 EndpointId::Workload(id) => {
-                    let workload = &state.workload_endpoints[id];
+                    let workload = state.workload_endpoints.get(id).unwrap();
                     if &*workload.node != "n1" {
                         continue;
                     }
@@ -465,6 +467,26 @@ fn change(random: &mut Random, objects: &mut Vec<Object>, pool: &[Object]) {
     }
 }
 
+/// What an interface has: whose policy it is, and the very programs.
+fn whole(
+    policy: &Option<Arc<InterfacePolicy>>,
+) -> Option<impl PartialEq + std::fmt::Debug + use<>> {
+    let policy = policy.as_ref()?;
+    let number = |program: &Option<Arc<Program>>| program.as_ref().map(Arc::as_ptr);
+    let of = |lists: &Lists| {
+        let early = lists.untracked.iter().chain([&lists.pre_dnat]);
+        let all = lists.normal.iter().chain(&lists.forward).chain(early);
+        all.map(number).collect::<Vec<_>>()
+    };
+    let access = policy.access.each_ref();
+    Some((
+        (policy.kind, policy.closed),
+        (of(&policy.lists), policy.staged.as_ref().map(of)),
+        (policy.sources4.clone(), policy.sources6.clone()),
+        access.map(|program| program.as_ref().map(Arc::as_ptr)),
+    ))
+}
+
 /// After each of many small changes, what one compiler has made of them is what another makes of the state from nothing: the same
 /// endpoints, sets and interfaces, and the same verdict for the same reason.
 #[test]
@@ -493,6 +515,7 @@ fn changes_give_what_a_compilation_from_nothing_gives() {
         let node = random.one_in(2).then_some("n1");
         let mut compiler = PolicyCompiler::new().expect("has memory");
         let mut before = PolicyState::default();
+        let mut list = InterfaceList::default();
         for round in 0..rounds {
             change(&mut random, &mut objects, &pool);
             let mut next = PolicyState::default();
@@ -529,12 +552,18 @@ fn changes_give_what_a_compilation_from_nothing_gives() {
                     name: (*name).into(),
                     addresses: Vec::new(),
                 })
+                // One comes and goes.
+                .filter(|interface| interface.number != 4 || round % 16 < 13)
                 .collect();
+            let all = compiled.interfaces(&next, "n1", &interfaces);
+            let listed = list.update(&compiled, &next, "n1", &interfaces.clone().into());
+            let wholes =
+                |list: &[Option<Arc<InterfacePolicy>>]| list.iter().map(whole).collect::<Vec<_>>();
+            assert_eq!(wholes(&listed), wholes(&all), "{context}");
             let kinds = |policy: &CompiledPolicy| {
                 let policies = policy.interfaces(&next, "n1", &interfaces);
                 let look = |policy: &Option<_>| {
-                    let policy: &graph_nodes::policy::InterfacePolicy =
-                        std::sync::Arc::as_ref(policy.as_ref()?);
+                    let policy: &InterfacePolicy = Arc::as_ref(policy.as_ref()?);
                     Some((
                         policy.kind,
                         policy.closed,
@@ -584,6 +613,7 @@ fn long_lists_change_in_place() {
         .collect();
     let mut compiler = PolicyCompiler::new().expect("has memory");
     let mut state = state(5, 3);
+    let mut orders = [1; 4];
     let mut was_outdated = false;
     for round in 0..400 {
         let list = random.below(lists.len());
@@ -598,11 +628,25 @@ fn long_lists_change_in_place() {
                 _ => drop(rules.remove(at)),
             }
         }
+        if round == 300 {
+            // What was begun in the background ends some time, however busy the machine is.
+            let deadline = Instant::now() + Duration::from_secs(60);
+            while !was_outdated && Instant::now() < deadline {
+                std::thread::sleep(Duration::from_millis(10));
+                was_outdated |= compiler.is_outdated();
+            }
+        }
+        // Lists in another order are a new list, mostly.
+        if round > 300 && random.one_in(10) {
+            orders[list] = random.below(3);
+        }
         let changed = if round == 0 { 0..4 } else { list..list + 1 };
         for list in changed {
             let spec = [
                 ("interface", Value::from("lan")),
                 ("direction", "Input".into()),
+                // Two of the same go by their names.
+                ("order", (orders[list] as i64).into()),
                 ("rules", lists[list].clone().into()),
             ];
             let document = Value::map([
@@ -618,7 +662,7 @@ fn long_lists_change_in_place() {
         }
         if random.one_in(8) {
             // Time for what is compiled in the background.
-            std::thread::sleep(std::time::Duration::from_millis(30));
+            std::thread::sleep(Duration::from_millis(30));
             was_outdated |= compiler.is_outdated();
         }
         let compiled = compiler.compile(&state, None).expect("fits");

@@ -568,17 +568,18 @@ fn check(config: &EngineConfig) -> Result<(), EngineError> {
 
 /// Waits with short sleeps: control may wait, workers never do.
 fn wait(timeout: Duration, done: impl Fn() -> bool) -> Result<(), EngineError> {
-    let deadline = Instant::now() + timeout;
-    let mut spins = 0u32;
+    // A busy worker comes by within a turn, sooner than a thread that sleeps or yields is back.
+    const SPIN: Duration = Duration::from_micros(50);
+    let begin = Instant::now();
     while !done() {
-        if Instant::now() > deadline {
+        let waited = begin.elapsed();
+        if waited > timeout {
             return Err(EngineError::Timeout);
         }
-        spins += 1;
-        if spins < 64 {
-            std::thread::yield_now();
+        if waited < SPIN {
+            std::hint::spin_loop();
         } else {
-            std::thread::sleep(Duration::from_micros(50));
+            std::thread::sleep(SPIN);
         }
     }
     Ok(())

@@ -99,8 +99,9 @@ pub fn wait_readable(fds: &[RawFd], timeout_ms: i32) {
     poll(&mut fds.iter().map(poll_fd).collect::<Vec<_>>(), timeout_ms);
 }
 
-/// Asks for a scheduling priority (nice value) for the calling thread; whether it was given.
-pub(crate) fn set_nice(nice: i32) -> bool {
+/// Asks for a scheduling priority (nice value) for the calling thread; whether it was given. A higher one than the thread has is given to
+/// everybody: for work in the background, which must not hold back what somebody waits for.
+pub fn set_nice(nice: i32) -> bool {
     // JUSTIFICATION: std does not set priorities.
     // SAFETY: the call takes no pointers; on Linux, who 0 means the calling thread.
     unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, nice) == 0 }

@@ -40,7 +40,7 @@ pub use buffer::{
     Pages, Pool, PoolError, STRIDE, Segmentation, Segments,
 };
 pub use engine::{Engine, EngineConfig, EngineError};
-pub use event::{Event, wait_readable};
+pub use event::{Event, set_nice, wait_readable};
 pub use feature::{Features, NO_FEATURES};
 pub use frame::{Decision, DropReason, FRAME_SIZE, Frame, NextNode, NoDrop, NoNext, Verdict};
 pub use graph::{GraphError, GraphSpec, NodeInfo, PORT_TX, PORT_TX_DROPS, UNDECIDED};

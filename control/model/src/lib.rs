@@ -15,6 +15,7 @@ mod neighbour;
 mod object;
 pub mod policy;
 mod route;
+mod shared_map;
 mod state;
 mod validate;
 mod vrf;
@@ -35,5 +36,6 @@ pub use nat::{
 pub use neighbour::Neighbour;
 pub use object::{Kind, ObjectKey, ObjectSpec};
 pub use route::{MAX_NEXT_HOPS, NextHop, Prefix, Route, RouteType, Weight};
+pub use shared_map::{Iter as SharedMapIter, SharedMap};
 pub use state::{Changes, DesiredState};
 pub use vrf::Vrf;

@@ -156,19 +156,19 @@ impl DesiredState {
         validate::validate(self, &Changes::default())
     }
 
-    /// Checks as [`DesiredState::validate`] does, and blames the objects of the change that led here: the new one of two that
-    /// conflict, and a removed one that others still refer to.
+    /// Checks as [`DesiredState::validate`] does, and blames the objects of the change that led here from a valid state: the new one of two
+    /// that conflict, and a removed one that others still refer to. Changes of policy alone cost what they touch.
     ///
     /// # Errors
     ///
     /// Everything that is wrong, in a fixed order, never empty.
     pub fn validate_change(&self, changes: &Changes) -> Result<(), Vec<SpecError>> {
-        validate::validate(self, changes)
+        validate::validate_change(self, changes)
     }
 
     /// What leads from a previous state to this one.
     pub fn changes_since(&self, previous: &Self) -> Changes {
-        let mut changes = Changes::default();
+        let mut changes = self.policy_changes_since(previous);
         compare(Kind::Vrf, &previous.vrfs, &self.vrfs, &mut changes);
         compare(
             Kind::Interface,
@@ -199,6 +199,12 @@ impl DesiredState {
             &mut changes,
         );
         compare(Kind::StaticNat, &before.statics, &nat.statics, &mut changes);
+        changes
+    }
+
+    /// The part of [`Self::changes_since`] that is about policy: costs what is different.
+    pub fn policy_changes_since(&self, previous: &Self) -> Changes {
+        let mut changes = Changes::default();
         let (upserted, deleted) = self.policy.changes_since(&previous.policy);
         changes
             .upserted
@@ -235,6 +241,12 @@ impl Changes {
     /// Whether nothing changed.
     pub fn is_empty(&self) -> bool {
         self.upserted.is_empty() && self.deleted.is_empty()
+    }
+
+    /// Whether nothing changed but what policy is made of.
+    pub fn only_policy(&self) -> bool {
+        let mut changed = self.upserted.iter().chain(&self.deleted);
+        changed.all(|key| matches!(key.kind, Kind::Policy(_)))
     }
 
     /// Whether an object of this kind changed.

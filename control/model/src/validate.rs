@@ -5,11 +5,56 @@ mod nat;
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 
-use crate::policy::ResourceKind;
+use crate::policy::{AccessList, ResourceKind};
 use crate::{
     Address, Changes, Connected, DesiredState, Interface, InterfaceKind, InterfaceName, Kind, Mtu,
     NextHop, ObjectKey, ObjectName, Route, RouteType, SpecError, VrfName,
 };
+
+/// Checks a state that these changes made of one that is valid: only what they may have made wrong.
+pub(crate) fn validate_change(
+    state: &DesiredState,
+    changes: &Changes,
+) -> Result<(), Vec<SpecError>> {
+    // Translation looks at these kinds of policy.
+    let is_translated = |key: &ObjectKey| {
+        let kinds = [ResourceKind::IpPool, ResourceKind::FelixConfiguration];
+        kinds.map(Kind::Policy).contains(&key.kind)
+    };
+    let mut changed = changes.upserted.iter().chain(&changes.deleted);
+    if !changes.only_policy() || changed.any(is_translated) {
+        return validate(state, changes);
+    }
+    // Nothing else looks at policy, and policy looks at interfaces alone.
+    let mut check = Check {
+        state,
+        changes,
+        connected: Connected::default(),
+        errors: Vec::new(),
+        orphans: BTreeMap::new(),
+    };
+    let makes_profiles = |key: &ObjectKey| {
+        let kinds = [
+            ResourceKind::Profile,
+            ResourceKind::Namespace,
+            ResourceKind::ServiceAccount,
+        ];
+        kinds.map(Kind::Policy).contains(&key.kind)
+    };
+    let mut changed = changes.upserted.iter().chain(&changes.deleted);
+    if changed.any(makes_profiles) {
+        check.profiles();
+    }
+    for key in &changes.upserted {
+        let list = state.policy.access_lists.get(key.name.as_str());
+        if let Some(list) = list
+            && key.kind == Kind::Policy(ResourceKind::AccessList)
+        {
+            check.access_list(&key.name, list);
+        }
+    }
+    check.finish()
+}
 
 /// Checks a state. `changes` only decide whom to blame.
 pub(crate) fn validate(state: &DesiredState, changes: &Changes) -> Result<(), Vec<SpecError>> {
@@ -165,20 +210,28 @@ impl<'a> Check<'a> {
     }
 
     fn policy(&mut self) {
+        self.profiles();
+        for (name, list) in &self.state.policy.access_lists {
+            self.access_list(name, list);
+        }
+    }
+
+    fn profiles(&mut self) {
         if let Err(errors) = self.state.policy.validate() {
             self.errors.extend(errors.into_iter().map(|(id, error)| {
                 SpecError::new(ObjectKey::from(&id), error.field, error.message)
             }));
         }
-        for (name, list) in &self.state.policy.access_lists {
-            if !self.state.interfaces.contains_key(&list.interface) {
-                let kind = Kind::Policy(ResourceKind::AccessList);
-                self.missing(
-                    ObjectKey::new(kind, &**name),
-                    "spec.interface",
-                    ObjectKey::new(Kind::Interface, list.interface.as_str()),
-                );
-            }
+    }
+
+    fn access_list(&mut self, name: &str, list: &AccessList) {
+        if !self.state.interfaces.contains_key(&list.interface) {
+            let kind = Kind::Policy(ResourceKind::AccessList);
+            self.missing(
+                ObjectKey::new(kind, name),
+                "spec.interface",
+                ObjectKey::new(Kind::Interface, list.interface.as_str()),
+            );
         }
     }
 
@@ -558,7 +611,98 @@ mod tests {
         )
     }
 
+    /// Objects that can be wrong together: any of them may come, go, or refer to one that is not there.
+    fn any_change() -> impl Strategy<Value = (ObjectKey, Option<ObjectSpec>)> {
+        let document = |text: String| {
+            use crate::policy::{Object, Value};
+            let map = |entries: Vec<(&str, Value)>| {
+                let entries = entries.into_iter();
+                Value::Map(
+                    entries
+                        .map(|(key, value)| (key.to_owned(), value))
+                        .collect(),
+                )
+            };
+            let text_of = |text: &str| Value::Text(text.to_owned());
+            let (kind, name) = text.split_once(' ').expect("a kind and a name");
+            let (version, namespace, spec) = match kind {
+                "AccessList" => {
+                    let rules = Value::List(Vec::new());
+                    let (interface, direction) = (text_of(&name[..1]), text_of("Input"));
+                    let spec = vec![
+                        ("interface", interface),
+                        ("direction", direction),
+                        ("rules", rules),
+                    ];
+                    ("oncilla.io/v1", None, Some(map(spec)))
+                }
+                "ServiceAccount" => ("v1", Some("n"), None),
+                "Namespace" => ("v1", None, None),
+                _ => ("projectcalico.org/v3", None, Some(map(Vec::new()))),
+            };
+            let mut metadata = vec![("name", text_of(name))];
+            metadata.extend(namespace.map(|namespace| ("namespace", text_of(namespace))));
+            let mut fields = vec![
+                ("apiVersion", text_of(version)),
+                ("kind", text_of(kind)),
+                ("metadata", map(metadata)),
+            ];
+            fields.extend(spec.map(|spec| ("spec", spec)));
+            let object = Object::read(&map(fields)).expect("valid");
+            (
+                ObjectKey::from(&object.id),
+                ObjectSpec::Policy(Box::new(object)),
+            )
+        };
+        let policy = prop_oneof![
+            "[abc][12]".prop_map(|name| format!("AccessList {name}")),
+            "(kns|ksa\\.n)\\.[xy]".prop_map(|name| format!("Profile {name}")),
+            "[xy]".prop_map(|name| format!("Namespace {name}")),
+            "[xy]".prop_map(|name| format!("ServiceAccount {name}")),
+            "[xy]".prop_map(|name| format!("GlobalNetworkPolicy {name}")),
+        ]
+        .prop_map(document);
+        let interface = "[abc]".prop_map(|name| {
+            let key = ObjectKey::new(Kind::Interface, name.as_str());
+            (key, ObjectSpec::Interface(interface(&name)))
+        });
+        let address = ("[abc]", 0u8..4).prop_map(|(on, host)| {
+            let key = ObjectKey::new(Kind::Address, format!("n{host}").as_str());
+            (
+                key,
+                ObjectSpec::Address(address(&on, &format!("10.0.{host}.1/22"))),
+            )
+        });
+        let any = prop_oneof![4 => policy, 1 => interface, 1 => address];
+        (any, proptest::bool::weighted(0.7))
+            .prop_map(|((key, spec), comes)| (key, comes.then_some(spec)))
+    }
+
     proptest! {
+        /// A change of a valid state is found wrong exactly where the whole is, with the same errors.
+        #[test]
+        fn a_change_is_checked_as_the_whole_would_be(
+            transactions in proptest::collection::vec(proptest::collection::vec(any_change(), 1..4), 1..40)
+        ) {
+            let mut state = DesiredState::default();
+            for transaction in transactions {
+                let mut next = state.clone();
+                for (key, spec) in transaction {
+                    match spec {
+                        Some(spec) => next.insert(&key.name, spec).expect("valid"),
+                        None => drop(next.remove(&key)),
+                    }
+                }
+                let changes = next.changes_since(&state);
+                let found = next.validate_change(&changes);
+                prop_assert_eq!(&found, &validate(&next, &changes));
+                prop_assert_eq!(found.is_ok(), next.validate().is_ok());
+                if found.is_ok() {
+                    state = next;
+                }
+            }
+        }
+
         /// The sweep finds an overlap exactly where comparing all pairs does.
         #[test]
         fn overlap_sweep_equals_all_pairs(addresses in proptest::collection::vec(any_address(), 0..12)) {

@@ -20,6 +20,11 @@ use clap::{CommandFactory, Parser, Subcommand};
 use control::client::Client;
 use control::server::DEFAULT_SOCKET;
 
+/// Control makes and drops many small values, some on one thread and some on another, and a transaction must not wait for a thread in the
+/// background that holds the allocator's lock. Workers allocate nothing while packets pass.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Oncilla, a userspace network dataplane.
 ///
 /// Exit codes: 0 done, 1 refused or failed, 2 wrong usage.

@@ -728,7 +728,7 @@ mod tests {
         let mut policy = PolicyKeeper::new("here".into(), 1);
         // From the first compilation on, numbers have names.
         policy
-            .compile(&PolicyState::default(), &[])
+            .compile(&PolicyState::default(), &std::sync::Arc::default())
             .expect("compiles");
         test(&Names {
             numbering: &Numbering::default(),

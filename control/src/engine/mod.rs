@@ -24,7 +24,6 @@ use dataplane::{Clock, Engine, EngineConfig, EngineError, Event, PortId, Queue, 
 pub use dataplane::{Idle, Pages};
 pub use devices::{OpenDevice, Opener};
 use graph_nodes::fib::{FibError, ForwardingSize, ForwardingWriter, RouteTarget, link_header};
-use graph_nodes::nat::Nat;
 use graph_nodes::policy::Policy;
 use graph_nodes::policy::events::flow_watch;
 use graph_nodes::punt::Punt;
@@ -32,6 +31,7 @@ use graph_nodes::{IcmpLimits, Snapshot, WorkerState};
 use model::{Changes, DesiredState, InterfaceKind, InterfaceName, Kind, ObjectKey, SpecError};
 use wire::ArpPacket;
 
+use crate::compile::policy::PolicyInterface;
 use crate::compile::{Numbering, NumberingError, PortFacts, Sections, compile};
 use crate::dataplane::{Cause, Dataplane, NotLive, PrepareError};
 use crate::slowpath::{Action, InterfaceFacts, NeighbourCache, NeighbourTimers};
@@ -106,6 +106,10 @@ struct State {
     prepared: Option<Prepared>,
     policy: policy::PolicyKeeper,
     nat: nat::NatKeeper,
+    /// As policy looks at them.
+    policy_interfaces: Arc<[PolicyInterface]>,
+    /// Whether tables, devices and neighbours are what the sections say.
+    settled: bool,
     observers: observe::Observers,
     flows: flows::FlowObservers,
 }
@@ -132,10 +136,18 @@ impl Device {
 struct Prepared {
     desired: Arc<DesiredState>,
     generation: u64,
+    policy: Policy,
+    /// `None` where it is what is live already.
+    nat: Option<nat::NatKeeper>,
+    /// Likewise.
+    network: Option<Network>,
+}
+
+/// What is new about interfaces, routes and neighbours.
+struct Network {
     numbering: Numbering,
     sections: Sections,
-    policy: Policy,
-    nat: nat::NatKeeper,
+    interfaces: Arc<[PolicyInterface]>,
     /// Devices opened for it.
     opened: BTreeMap<InterfaceName, (Device, Vec<Box<dyn Queue>>)>,
 }
@@ -183,6 +195,8 @@ impl Gateway {
             prepared: None,
             policy: policy::PolicyKeeper::new(options.node, config.workers),
             nat: nat::NatKeeper::new(config.workers),
+            policy_interfaces: Arc::default(),
+            settled: false,
             observers: observe::Observers::default(),
             flows: flows::FlowObservers::new(watchers),
         };
@@ -271,16 +285,22 @@ impl Dataplane for Gateway {
     fn prepare(
         &mut self,
         next: &Arc<DesiredState>,
-        _changes: &Changes,
+        changes: &Changes,
         generation: u64,
     ) -> Result<(), PrepareError> {
-        self.lock().prepare(next, generation)
+        self.lock().prepare(next, changes, generation)
     }
 
     fn publish(&mut self) -> Result<(), NotLive> {
-        let result = self.lock().publish();
-        // New addresses are announced, new neighbours asked for.
-        self.inner.slow_path.wake.signal();
+        let mut state = self.lock();
+        let prepared = state.prepared.as_ref();
+        let has_network = prepared.is_some_and(|prepared| prepared.network.is_some());
+        let result = state.publish();
+        drop(state);
+        if has_network {
+            // New addresses are announced, new neighbours asked for.
+            self.inner.slow_path.wake.signal();
+        }
         result
     }
 
@@ -300,8 +320,40 @@ impl Dataplane for Gateway {
 }
 
 impl State {
-    fn prepare(&mut self, next: &Arc<DesiredState>, generation: u64) -> Result<(), PrepareError> {
+    fn prepare(
+        &mut self,
+        next: &Arc<DesiredState>,
+        changes: &Changes,
+        generation: u64,
+    ) -> Result<(), PrepareError> {
         self.prepared = None;
+        let network = if self.settled && changes.only_policy() && self.devices_are_there() {
+            None
+        } else {
+            Some(self.prepare_network(next)?)
+        };
+        let interfaces = match &network {
+            Some(network) => Arc::clone(&network.interfaces),
+            None => Arc::clone(&self.policy_interfaces),
+        };
+        let policy = self.prepare_policy(next, &interfaces)?;
+        let numbering = network.as_ref().map(|network| &network.numbering);
+        let nat = self.prepare_nat(next, numbering)?;
+        self.prepared = Some(Prepared {
+            desired: Arc::clone(next),
+            generation,
+            policy,
+            nat,
+            network,
+        });
+        Ok(())
+    }
+
+    fn devices_are_there(&self) -> bool {
+        self.devices.values().all(Device::is_there)
+    }
+
+    fn prepare_network(&self, next: &DesiredState) -> Result<Network, PrepareError> {
         let numbering = self.numbering.next(next).map_err(|error| match error {
             NumberingError::Interface(name, most) => limit(
                 ObjectKey::new(Kind::Interface, name.as_str()),
@@ -338,18 +390,12 @@ impl State {
             error,
         })?;
         self.check_room(&sections)?;
-        let policy = self.prepare_policy(next, &numbering)?;
-        let nat = self.prepare_nat(next, &numbering)?;
-        self.prepared = Some(Prepared {
-            desired: Arc::clone(next),
-            generation,
+        Ok(Network {
+            interfaces: policy::interfaces(next, &numbering),
             numbering,
             sections,
-            policy,
-            nat,
             opened,
-        });
-        Ok(())
+        })
     }
 
     fn open(
@@ -470,18 +516,42 @@ impl State {
         let Prepared {
             desired,
             generation,
-            numbering,
-            sections,
             policy,
             nat,
-            opened,
+            network,
         } = prepared;
-        let old = std::mem::replace(&mut self.sections, sections);
         self.desired = desired;
-        self.numbering = numbering;
         self.generation = generation;
         self.policy.live = policy;
-        self.nat = nat;
+        if let Some(nat) = nat {
+            self.nat = nat;
+        }
+        match network {
+            Some(network) => {
+                self.settled = false;
+                self.publish_network(network)?;
+                self.settled = true;
+            }
+            None => self.publish_snapshot()?,
+        }
+        let Some(engine) = &mut self.engine else {
+            return Err(NotLive("the engine is stopped".into()));
+        };
+        self.forwarding.reclaim(engine.observed().saturating_sub(1));
+        self.forwarding.set_epoch(engine.epoch());
+        Ok(())
+    }
+
+    fn publish_network(&mut self, network: Network) -> Result<(), NotLive> {
+        let Network {
+            numbering,
+            sections,
+            interfaces,
+            opened,
+        } = network;
+        let old = std::mem::replace(&mut self.sections, sections);
+        self.numbering = numbering;
+        self.policy_interfaces = interfaces;
         let gone: Vec<(InterfaceName, PortId)> = self
             .devices
             .iter()
@@ -503,16 +573,7 @@ impl State {
                 .map_err(not_live)?;
             self.devices.insert(name, device);
         }
-        let snapshot = snapshot(
-            &self.sections,
-            &self.numbering,
-            &self.forwarding,
-            self.icmp,
-            self.policy.live.clone(),
-            self.nat.live.clone(),
-        );
-        let epoch = engine.publish(snapshot);
-        engine.wait_live(epoch, LIVE_TIMEOUT).map_err(not_live)?;
+        self.publish_snapshot()?;
         self.apply_neighbours(&old).map_err(incomplete)?;
         let Some(engine) = &mut self.engine else {
             return Err(NotLive("the engine is stopped".into()));
@@ -528,9 +589,33 @@ impl State {
                 self.devices.remove(&name);
             }
         }
-        self.forwarding.reclaim(engine.observed().saturating_sub(1));
-        self.forwarding.set_epoch(engine.epoch());
         Ok(())
+    }
+
+    /// Returns when every worker uses it.
+    fn publish_snapshot(&mut self) -> Result<(), NotLive> {
+        let snapshot = self.snapshot();
+        let Some(engine) = &mut self.engine else {
+            return Err(NotLive("the engine is stopped".into()));
+        };
+        let epoch = engine.publish(snapshot);
+        let live = engine.wait_live(epoch, LIVE_TIMEOUT);
+        live.map_err(|error| NotLive(error.to_string()))
+    }
+
+    /// What workers are to see.
+    fn snapshot(&self) -> Snapshot {
+        let mut snapshot = Snapshot {
+            ports: self.sections.port_list(),
+            interfaces: self.sections.interface_list(),
+            vrfs: vrf_list(&self.numbering, &self.forwarding),
+            forwarding: self.forwarding.forwarding(),
+            icmp: self.icmp,
+            policy: self.policy.live.clone(),
+            nat: self.nat.live.clone(),
+        };
+        snapshot.set_policy_features();
+        snapshot
     }
 
     /// Brings links, routes and neighbours from what `old` says to what the sections say.
@@ -668,15 +753,8 @@ impl State {
             return;
         }
         self.live_policy_again();
+        let snapshot = self.snapshot();
         if let Some(engine) = &mut self.engine {
-            let snapshot = snapshot(
-                &self.sections,
-                &self.numbering,
-                &self.forwarding,
-                self.icmp,
-                self.policy.live.clone(),
-                self.nat.live.clone(),
-            );
             let epoch = engine.publish(snapshot);
             self.forwarding.set_epoch(epoch);
         }
@@ -715,28 +793,6 @@ impl State {
             self.forwarding.set_epoch(epoch);
         }
     }
-}
-
-/// What workers are to see.
-fn snapshot(
-    sections: &Sections,
-    numbering: &Numbering,
-    forwarding: &ForwardingWriter,
-    icmp: IcmpLimits,
-    policy: Policy,
-    nat: Nat,
-) -> Snapshot {
-    let mut snapshot = Snapshot {
-        ports: sections.port_list(),
-        interfaces: sections.interface_list(),
-        vrfs: vrf_list(numbering, forwarding),
-        forwarding: forwarding.forwarding(),
-        icmp,
-        policy,
-        nat,
-    };
-    snapshot.set_policy_features();
-    snapshot
 }
 
 fn vrf_list(numbering: &Numbering, forwarding: &ForwardingWriter) -> Vec<graph_nodes::Vrf> {

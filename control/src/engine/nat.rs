@@ -123,12 +123,13 @@ impl NatKeeper {
 }
 
 impl State {
-    /// The translation of a state that is about to be live.
+    /// The translation of a state that is about to be live, with the numbers of its interfaces where these are not those that are
+    /// live; `None` where it stays what it is.
     pub(super) fn prepare_nat(
         &self,
         next: &DesiredState,
-        numbering: &Numbering,
-    ) -> Result<NatKeeper, PrepareError> {
+        numbering: Option<&Numbering>,
+    ) -> Result<Option<NatKeeper>, PrepareError> {
         let (policy, live) = (&next.policy, &self.desired.policy);
         let none = |state: &DesiredState| state.nat.is_empty() && state.policy.ip_pools.is_empty();
         let nothing = none(next) && none(&self.desired);
@@ -136,13 +137,16 @@ impl State {
             || next.nat == self.desired.nat
                 && policy.ip_pools == live.ip_pools
                 && policy.felix == live.felix
-                && *numbering == self.numbering
-                && next.addresses == self.desired.addresses
-                && next.interfaces == self.desired.interfaces;
+                && numbering.is_none_or(|numbering| {
+                    *numbering == self.numbering
+                        && next.addresses == self.desired.addresses
+                        && next.interfaces == self.desired.interfaces
+                });
         if same {
-            return Ok(self.nat.clone());
+            return Ok(None);
         }
-        self.nat.next(next, numbering, &self.policy.node)
+        let numbering = numbering.unwrap_or(&self.numbering);
+        self.nat.next(next, numbering, &self.policy.node).map(Some)
     }
 }
 

@@ -1,5 +1,7 @@
 //! Policy of the running engine: compiled when something changes that it depends on.
 
+use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use control_api::v1;
@@ -9,7 +11,9 @@ use model::{DesiredState, InterfaceName, ObjectKey, SpecError};
 
 use super::{State, rules};
 use crate::compile::Numbering;
-use crate::compile::policy::{PolicyCompiler, PolicyError, PolicyInterface, Reasons, settings};
+use crate::compile::policy::{
+    InterfaceList, PolicyCompiler, PolicyError, PolicyInterface, Reasons, settings,
+};
 use crate::dataplane::{Cause, PrepareError};
 
 /// What is compiled, and what is kept for the next time.
@@ -19,6 +23,7 @@ pub(super) struct PolicyKeeper {
     /// What is published.
     pub(super) live: Policy,
     compiler: Option<PolicyCompiler>,
+    list: InterfaceList,
     /// Of the last policy that was compiled, published or not.
     generation: u32,
     /// By rule, since the start. The numbers of rules keep their meaning, so it only grows.
@@ -31,6 +36,7 @@ impl PolicyKeeper {
             node,
             live: Policy::default(),
             compiler: None,
+            list: InterfaceList::default(),
             generation: 0,
             counters: Arc::new(RuleCounters::new(workers, 0)),
         }
@@ -56,14 +62,16 @@ impl PolicyKeeper {
     pub(super) fn compile(
         &mut self,
         state: &PolicyState,
-        interfaces: &[PolicyInterface],
+        interfaces: &Arc<[PolicyInterface]>,
     ) -> Result<Policy, PolicyError> {
         let compiler = match &mut self.compiler {
             Some(compiler) => compiler,
             none => none.insert(PolicyCompiler::new()?),
         };
-        let compiled = compiler.compile(state, Some(&self.node))?;
-        let interfaces = compiled.interfaces(state, &self.node, interfaces);
+        let compiled = compiler.compile(state, Some(&self.node)).inspect_err(|_| {
+            self.list = InterfaceList::default();
+        })?;
+        let interfaces = self.list.update(&compiled, state, &self.node, interfaces);
         if interfaces.is_empty() {
             return Ok(Policy::default());
         }
@@ -88,17 +96,13 @@ impl State {
     pub(super) fn prepare_policy(
         &mut self,
         next: &DesiredState,
-        numbering: &Numbering,
+        interfaces: &Arc<[PolicyInterface]>,
     ) -> Result<Policy, PrepareError> {
-        let same = next.policy == self.desired.policy
-            && *numbering == self.numbering
-            && next.addresses == self.desired.addresses;
-        if same {
+        if next.policy == self.desired.policy && *interfaces == self.policy_interfaces {
             return Ok(self.policy.live.clone());
         }
-        let interfaces = interfaces(next, numbering);
         self.policy
-            .compile(&next.policy, &interfaces)
+            .compile(&next.policy, interfaces)
             .map_err(|error| PrepareError {
                 cause: Cause::Limit,
                 error: SpecError::new(blamed(next, &self.desired), "", error.to_string()),
@@ -107,9 +111,9 @@ impl State {
 
     /// Compiles the policy that is live once more.
     pub(super) fn live_policy_again(&mut self) {
-        let interfaces = interfaces(&self.desired, &self.numbering);
         let generation = self.policy.live.generation;
-        match self.policy.compile(&self.desired.policy, &interfaces) {
+        let interfaces = &self.policy_interfaces;
+        match self.policy.compile(&self.desired.policy, interfaces) {
             // Flows need not be looked at again: what is allowed is the same.
             Ok(policy) => {
                 self.policy.live = Policy {
@@ -122,14 +126,13 @@ impl State {
     }
 }
 
-pub(super) fn interfaces(state: &DesiredState, numbering: &Numbering) -> Vec<PolicyInterface> {
-    let addresses = |interface: &InterfaceName| {
-        let of = state
-            .addresses
-            .values()
-            .filter(move |address| address.interface == *interface);
-        of.map(|address| address.address.ip()).collect()
-    };
+/// Interfaces as policy looks at them.
+pub(super) fn interfaces(state: &DesiredState, numbering: &Numbering) -> Arc<[PolicyInterface]> {
+    let mut addresses: HashMap<&InterfaceName, Vec<IpAddr>> = HashMap::new();
+    for address in state.addresses.values() {
+        let of_interface = addresses.entry(&address.interface).or_default();
+        of_interface.push(address.address.ip());
+    }
     state
         .interfaces
         .keys()
@@ -137,7 +140,7 @@ pub(super) fn interfaces(state: &DesiredState, numbering: &Numbering) -> Vec<Pol
             Some(PolicyInterface {
                 number: numbering.interface(name)?,
                 name: name.as_str().into(),
-                addresses: addresses(name),
+                addresses: addresses.remove(name).unwrap_or_default(),
             })
         })
         .collect()
@@ -229,7 +232,8 @@ spec: {interface: wan, direction: Input, rules: [{action: Deny, protocol: TCP, d
             interface(0, "lan"),
             interface(2, "wan"),
             interface(3, "cali123"),
-        ];
+        ]
+        .into();
         let policy = keeper.compile(&state(), &interfaces).unwrap();
         assert_eq!(policy.generation, 1);
         assert!(policy.settings.reject && policy.settings.workload_to_host);
@@ -268,7 +272,7 @@ spec: {interface: wan, direction: Input, rules: [{action: Deny, protocol: TCP, d
     #[test]
     fn what_changes_makes_a_generation_and_leaves_the_published_one_alone() {
         let mut keeper = PolicyKeeper::new("here".into(), 1);
-        let interfaces = [interface(0, "lan")];
+        let interfaces = [interface(0, "lan")].into();
         let mut state = state();
         let before = keeper.compile(&state, &interfaces).unwrap();
         // The client loses its label.

@@ -164,7 +164,7 @@ impl Raw {
 fn text_of<'a>(value: &'a Value, path: &[&str]) -> Option<&'a str> {
     match (value, path) {
         (Value::Text(text), []) => Some(text),
-        (Value::Map(map), [first, rest @ ..]) => text_of(map.get(*first)?, rest),
+        (Value::Map(map), [first, rest @ ..]) => text_of(map.get(first)?, rest),
         _ => None,
     }
 }
@@ -235,14 +235,13 @@ impl<'de> Visitor<'de> for Writing {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Value, A::Error> {
-        let mut map = std::collections::BTreeMap::new();
+        let mut map = Vec::new();
         while let Some((key, Written(value))) = entries.next_entry::<String, _>()? {
-            if map.contains_key(&key) {
-                return Err(de::Error::custom(format!("{key} is there twice")));
-            }
-            map.insert(key, value);
+            map.push((key, value));
         }
-        Ok(Value::Map(map))
+        let map = model::policy::Entries::new(map);
+        map.map(Value::Map)
+            .map_err(|key| de::Error::custom(format!("{key} is there twice")))
     }
 }
 

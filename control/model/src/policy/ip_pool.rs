@@ -39,9 +39,8 @@ impl PolicyState {
     /// What is translated on a node, as felix's `natOutgoing` rule does: sources in a pool that has it, destinations in no pool at all. `None` where
     /// no pool has it.
     pub fn nat_outgoing_of(&self, node: &str) -> Option<NatOutgoing> {
-        let pools = self.ip_pools.values();
-        let sources: Vec<IpNet> = pools
-            .clone()
+        let pools = || self.ip_pools.values();
+        let sources: Vec<IpNet> = pools()
             .filter(|pool| pool.nat_outgoing)
             .map(|pool| pool.cidr)
             .collect();
@@ -50,7 +49,7 @@ impl PolicyState {
         }
         let mut outgoing = NatOutgoing {
             sources,
-            not_destinations: pools.map(|pool| pool.cidr).collect(),
+            not_destinations: pools().map(|pool| pool.cidr).collect(),
             address: None,
             ports: PortSpan::ALL,
         };

@@ -50,7 +50,7 @@ pub use selector::{
 pub use service::EndpointSlice;
 pub use state::{EffectiveLabels, PolicyState};
 pub use tier::{BUILT_IN, EndOfTier, Tier};
-pub use value::Value;
+pub use value::{Entries, Value};
 
 use std::collections::BTreeMap;
 

@@ -11,7 +11,7 @@ use super::felix::{FelixConfiguration, read_felix};
 use super::id::{PolicyId, PolicyKind};
 use super::ip_pool::{IpPool, read_ip_pool};
 use super::network_policy::{self, Policy};
-use super::reader::{Errors, FieldError, Fields, Node};
+use super::reader::{Errors, FieldError, Fields, Node, Path};
 use super::service::{EndpointSlice, read_slice};
 use super::tier::{Tier, read_tier};
 use super::value::Value;
@@ -261,7 +261,7 @@ impl Object {
         let errors = Errors::default();
         let root = Node {
             value: document,
-            path: String::new(),
+            path: Path::default(),
             errors: &errors,
         };
         let (object, known) = read_object(&root);
@@ -403,7 +403,7 @@ fn read_resource(
             let empty = Value::Map(Default::default());
             let node = fields.take("spec").unwrap_or(Node {
                 value: &empty,
-                path: "spec".into(),
+                path: Path::default().field("spec"),
                 errors: fields.errors,
             });
             let mut spec = node.fields()?;

@@ -1,10 +1,11 @@
 //! Reads documents field by field and collects everything that is wrong, each with its path.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::fmt;
+use std::rc::Rc;
 
 use super::Labels;
-use super::value::Value;
+use super::value::{Entries, Value};
 use crate::Invalid;
 
 /// One thing that is wrong in a document.
@@ -36,11 +37,65 @@ impl Errors {
     }
 }
 
+/// Where a value is in its document. Written out only where something is wrong: most documents have nothing wrong with them.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Path(Option<Rc<Step>>);
+
+#[derive(Debug)]
+struct Step {
+    parent: Path,
+    part: Part,
+}
+
+#[derive(Debug)]
+enum Part {
+    Field(&'static str),
+    Key(Box<str>),
+    Entry(usize),
+}
+
+impl Path {
+    fn then(&self, part: Part) -> Self {
+        let parent = self.clone();
+        Self(Some(Rc::new(Step { parent, part })))
+    }
+
+    /// A field of what is here.
+    pub(crate) fn field(&self, name: &'static str) -> Self {
+        self.then(Part::Field(name))
+    }
+
+    /// The path of a field, written out.
+    fn text_of(&self, name: &str) -> String {
+        match self.0 {
+            None => name.to_owned(),
+            Some(_) => format!("{self}.{name}"),
+        }
+    }
+}
+
+impl fmt::Display for Path {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(step) = &self.0 else {
+            return Ok(());
+        };
+        let name = match &step.part {
+            Part::Field(name) => name,
+            Part::Key(name) => &**name,
+            Part::Entry(index) => return write!(f, "{}[{index}]", step.parent),
+        };
+        if step.parent.0.is_some() {
+            write!(f, "{}.", step.parent)?;
+        }
+        f.write_str(name)
+    }
+}
+
 /// A value at its path.
 #[derive(Clone, Debug)]
 pub(crate) struct Node<'a> {
     pub(crate) value: &'a Value,
-    pub(crate) path: String,
+    pub(crate) path: Path,
     pub(crate) errors: &'a Errors,
 }
 
@@ -56,7 +111,7 @@ impl<'a> Node<'a> {
 
     /// Notes an error at this path.
     pub(crate) fn fail(&self, message: impl Into<String>) {
-        self.errors.push(self.path.clone(), message);
+        self.errors.push(self.path.to_string(), message);
     }
 
     /// Unwraps a checked value, or notes what is wrong with it.
@@ -157,7 +212,7 @@ impl<'a> Node<'a> {
                 .enumerate()
                 .map(|(index, value)| Node {
                     value,
-                    path: format!("{}[{index}]", self.path),
+                    path: self.path.then(Part::Entry(index)),
                     errors: self.errors,
                 })
                 .collect(),
@@ -173,7 +228,7 @@ impl<'a> Node<'a> {
             Value::Map(map) => Some(Fields {
                 path: self.path.clone(),
                 map,
-                seen: Vec::new(),
+                seen: Vec::with_capacity(8),
                 errors: self.errors,
             }),
             _ => {
@@ -190,10 +245,10 @@ impl<'a> Node<'a> {
             return Labels::new();
         };
         let mut strings = Labels::new();
-        for (key, value) in map {
+        for (key, value) in map.iter() {
             let node = Node {
                 value,
-                path: format!("{}.{key}", self.path),
+                path: self.path.then(Part::Key(key.as_str().into())),
                 errors: self.errors,
             };
             if let Some(text) = node.text() {
@@ -207,21 +262,13 @@ impl<'a> Node<'a> {
 /// The fields of an object. Those that nobody asked for are errors.
 #[derive(Debug)]
 pub(crate) struct Fields<'a> {
-    pub(crate) path: String,
-    map: &'a BTreeMap<String, Value>,
+    path: Path,
+    map: &'a Entries,
     seen: Vec<&'static str>,
     pub(crate) errors: &'a Errors,
 }
 
 impl<'a> Fields<'a> {
-    fn path_of(&self, name: &str) -> String {
-        if self.path.is_empty() {
-            name.to_owned()
-        } else {
-            format!("{}.{name}", self.path)
-        }
-    }
-
     /// A field, unless it is not there or null.
     pub(crate) fn take(&mut self, name: &'static str) -> Option<Node<'a>> {
         self.seen.push(name);
@@ -229,7 +276,7 @@ impl<'a> Fields<'a> {
             None | Some(Value::Null) => None,
             Some(value) => Some(Node {
                 value,
-                path: self.path_of(name),
+                path: self.path.field(name),
                 errors: self.errors,
             }),
         }
@@ -244,7 +291,7 @@ impl<'a> Fields<'a> {
     }
 
     pub(crate) fn fail(&self, name: &str, message: impl Into<String>) {
-        self.errors.push(self.path_of(name), message);
+        self.errors.push(self.path.text_of(name), message);
     }
 
     pub(crate) fn text(&mut self, name: &'static str) -> Option<&'a str> {

@@ -16,6 +16,7 @@ use super::selector::LabelSource;
 use super::service::EndpointSlice;
 use super::tier::{BUILT_IN, EndOfTier, Tier};
 use super::{Labels, NAMESPACE_LABEL};
+use crate::SharedMap;
 
 /// The profile that always exists and allows everything.
 pub(crate) const ALLOW_PROFILE: &str = "projectcalico-default-allow";
@@ -23,36 +24,36 @@ pub(crate) const ALLOW_PROFILE: &str = "projectcalico-default-allow";
 /// The label, below its prefix, that names a namespace or a service account.
 const NAME_LABEL: &str = "projectcalico.org/name";
 
-/// All objects, by kind and name. Iteration is in a fixed order, so that what is compiled from it is too. A clone shares the objects, so that it
-/// and comparing it with what it was cloned from cost little.
+/// All objects, by kind and name. Iteration is in a fixed order, so that what is compiled from it is too. A clone shares
+/// the objects and the maps, so that it and comparing it with what it was cloned from cost little.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PolicyState {
     /// Declared tiers.
-    pub tiers: BTreeMap<Box<str>, Arc<Tier>>,
+    pub tiers: SharedMap<Box<str>, Arc<Tier>>,
     /// Policies of all kinds.
-    pub policies: BTreeMap<PolicyId, Arc<Policy>>,
+    pub policies: SharedMap<PolicyId, Arc<Policy>>,
     /// Declared profiles.
-    pub profiles: BTreeMap<Box<str>, Arc<Profile>>,
+    pub profiles: SharedMap<Box<str>, Arc<Profile>>,
     /// Namespaces, each of which makes a profile `kns.NAME`.
-    pub namespaces: BTreeMap<Box<str>, Arc<Labelled>>,
+    pub namespaces: SharedMap<Box<str>, Arc<Labelled>>,
     /// Service accounts, each of which makes a profile `ksa.NAMESPACE.NAME`.
-    pub service_accounts: BTreeMap<NamespacedName, Arc<Labelled>>,
+    pub service_accounts: SharedMap<NamespacedName, Arc<Labelled>>,
     /// Sets of networks in namespaces.
-    pub network_sets: BTreeMap<NamespacedName, Arc<NetworkSet>>,
+    pub network_sets: SharedMap<NamespacedName, Arc<NetworkSet>>,
     /// Sets of networks in none.
-    pub global_network_sets: BTreeMap<Box<str>, Arc<NetworkSet>>,
+    pub global_network_sets: SharedMap<Box<str>, Arc<NetworkSet>>,
     /// Workloads.
-    pub workload_endpoints: BTreeMap<NamespacedName, Arc<WorkloadEndpoint>>,
+    pub workload_endpoints: SharedMap<NamespacedName, Arc<WorkloadEndpoint>>,
     /// Hosts' interfaces.
-    pub host_endpoints: BTreeMap<Box<str>, Arc<HostEndpoint>>,
+    pub host_endpoints: SharedMap<Box<str>, Arc<HostEndpoint>>,
     /// FelixConfigurations: `default` and `node.NAME`.
-    pub felix: BTreeMap<Box<str>, Arc<FelixConfiguration>>,
+    pub felix: SharedMap<Box<str>, Arc<FelixConfiguration>>,
     /// Endpoints of services.
-    pub endpoint_slices: BTreeMap<NamespacedName, Arc<EndpointSlice>>,
+    pub endpoint_slices: SharedMap<NamespacedName, Arc<EndpointSlice>>,
     /// Access lists.
-    pub access_lists: BTreeMap<Box<str>, Arc<AccessList>>,
+    pub access_lists: SharedMap<Box<str>, Arc<AccessList>>,
     /// Pools of addresses for workloads.
-    pub ip_pools: BTreeMap<Box<str>, Arc<IpPool>>,
+    pub ip_pools: SharedMap<Box<str>, Arc<IpPool>>,
 }
 
 /// What something is labelled with: its own labels, then those of its profiles, in order.

@@ -1,6 +1,5 @@
 //! A document as it was written: what YAML and JSON have in common.
 
-use std::collections::BTreeMap;
 use std::fmt;
 
 /// A value of a document. Readers of YAML, JSON and Kubernetes' API turn into it what they read; the kinds of this module read from it, so
@@ -20,7 +19,78 @@ pub enum Value {
     /// A list.
     List(Vec<Value>),
     /// Fields, or a map.
-    Map(BTreeMap<String, Value>),
+    Map(Entries),
+}
+
+/// Fields by name, sorted. They are few, mostly, and stand side by side: documents of many rules are read several times as fast as from
+/// trees.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Entries(Vec<(String, Value)>);
+
+impl Entries {
+    /// Of fields in any order. `O(n log n)`.
+    ///
+    /// # Errors
+    ///
+    /// A name that is there twice.
+    pub fn new(mut entries: Vec<(String, Value)>) -> Result<Self, String> {
+        entries.sort_by(|(a, _), (b, _)| a.cmp(b));
+        let twice = entries.windows(2).find(|pair| pair[0].0 == pair[1].0);
+        match twice {
+            Some(pair) => Err(pair[0].0.clone()),
+            None => Ok(Self(entries)),
+        }
+    }
+
+    fn find(&self, name: &str) -> Result<usize, usize> {
+        self.0
+            .binary_search_by(|(other, _)| other.as_str().cmp(name))
+    }
+
+    /// The value of a field.
+    pub fn get(&self, name: &str) -> Option<&Value> {
+        let at = self.find(name).ok()?;
+        Some(&self.0[at].1)
+    }
+
+    /// Sets a field. Gives what it was. Linear where it is new.
+    pub fn insert(&mut self, name: String, value: Value) -> Option<Value> {
+        match self.find(&name) {
+            Ok(at) => Some(std::mem::replace(&mut self.0[at].1, value)),
+            Err(at) => {
+                self.0.insert(at, (name, value));
+                None
+            }
+        }
+    }
+
+    /// Takes a field out. Linear.
+    pub fn remove(&mut self, name: &str) -> Option<Value> {
+        let at = self.find(name).ok()?;
+        Some(self.0.remove(at).1)
+    }
+
+    /// Names and values, by name.
+    pub fn iter(&self) -> impl Iterator<Item = (&String, &Value)> {
+        self.0.iter().map(|(name, value)| (name, value))
+    }
+
+    /// Names, in their order.
+    pub fn keys(&self) -> impl Iterator<Item = &String> {
+        self.0.iter().map(|(name, _)| name)
+    }
+}
+
+/// Of fields with the same name, the last one counts.
+impl FromIterator<(String, Value)> for Entries {
+    fn from_iter<I: IntoIterator<Item = (String, Value)>>(entries: I) -> Self {
+        let mut entries: Vec<_> = entries.into_iter().collect();
+        entries.reverse();
+        // Stable: the last one is the first of its name now.
+        entries.sort_by(|(a, _), (b, _)| a.cmp(b));
+        entries.dedup_by(|later, kept| later.0 == kept.0);
+        Self(entries)
+    }
 }
 
 impl Value {
@@ -149,6 +219,29 @@ fn quote(f: &mut fmt::Formatter<'_>, text: &str) -> fmt::Result {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn fields_are_sorted_and_have_names_of_their_own() {
+        let entry = |name: &str, number: i64| (name.to_owned(), Value::Integer(number));
+        let given = vec![entry("c", 1), entry("a", 2), entry("b", 3)];
+        let mut entries = Entries::new(given.clone()).expect("no name is there twice");
+        let names = |entries: &Entries| entries.keys().cloned().collect::<Vec<_>>();
+        assert_eq!(names(&entries), ["a", "b", "c"]);
+        assert_eq!(entries, given.iter().cloned().collect());
+        assert_eq!(entries.get("b"), Some(&3.into()));
+        assert_eq!(entries.get("d"), None);
+        assert_eq!(entries.insert("b".into(), 4.into()), Some(3.into()));
+        assert_eq!(entries.insert("aa".into(), 5.into()), None);
+        assert_eq!(entries.remove("c"), Some(1.into()));
+        assert_eq!(entries.remove("c"), None);
+        assert_eq!(names(&entries), ["a", "aa", "b"]);
+
+        let twice = vec![entry("x", 1), entry("y", 2), entry("x", 3)];
+        assert_eq!(Entries::new(twice.clone()), Err("x".into()));
+        let last: Entries = twice.into_iter().collect();
+        let last: Vec<_> = last.iter().map(|(name, value)| (&**name, value)).collect();
+        assert_eq!(last, [("x", &3.into()), ("y", &2.into())]);
+    }
 
     #[test]
     fn is_written_as_json() {

@@ -7,7 +7,7 @@
 //!     └──► policies ─┴─► which apply ──► keys of programs ──► blocks (lowered rules) ──► stages ──► programs ──► endpoints
 //! ```
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use graph_nodes::policy::{EGRESS, INGRESS, Lists};
@@ -22,7 +22,7 @@ use super::programs::{Access, Programs, Source};
 use super::reasons::Reasons;
 use super::sets::{Item, ItemChange, ItemId, Items, Sets};
 use super::tables::{Learnt, SetTables};
-use super::{AccessPrograms, CompiledPolicy, Endpoint};
+use super::{AccessPrograms, CompiledPolicy, Endpoint, Touched};
 
 /// The programs of an endpoint, by what they are made of.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,6 +48,8 @@ struct ListNumbers {
 struct Owned {
     owner: Owner,
     node: Box<str>,
+    /// Of a workload.
+    interface: Box<str>,
     profiles: Vec<Box<str>>,
     /// The policies that apply to it, by number.
     applying: BTreeSet<u32>,
@@ -75,11 +77,17 @@ pub(super) struct Index {
     endpoints: BTreeMap<ItemId, Owned>,
     sets: Sets,
     programs: Programs,
+    /// Endpoints by the programs that they have.
+    users: HashMap<u32, BTreeSet<ItemId>>,
     access: Access,
     workloads: Arc<BTreeMap<NamespacedName, Endpoint>>,
     hosts: Arc<BTreeMap<Box<str>, Endpoint>>,
+    by_interface: Arc<ByInterface>,
     access_programs: Arc<AccessPrograms>,
 }
+
+/// Workloads by the interface that leads to them.
+pub(super) type ByInterface = BTreeMap<Box<str>, BTreeSet<NamespacedName>>;
 
 /// What is different about a state.
 #[derive(Default)]
@@ -91,7 +99,8 @@ struct Changed {
     items: BTreeSet<ItemId>,
     settings: bool,
     slices: bool,
-    access: BTreeSet<(Box<str>, AccessDirection)>,
+    /// Names of lists by interface and direction, those that they were on and those that they are on.
+    access: BTreeMap<(Box<str>, AccessDirection), BTreeSet<Box<str>>>,
 }
 
 impl Changed {
@@ -145,8 +154,11 @@ impl Changed {
             ResourceKind::AccessList => {
                 for list in [&old.access_lists, &new.access_lists] {
                     if let Some(list) = list.get(&id.name) {
+                        let place = (list.interface.as_str().into(), list.direction);
                         self.access
-                            .insert((list.interface.as_str().into(), list.direction));
+                            .entry(place)
+                            .or_default()
+                            .insert(id.name.clone());
                     }
                 }
             }
@@ -173,8 +185,9 @@ impl Index {
         let changed = Changed::between(&self.state, state);
         self.state = state.clone();
 
+        let mut touched = Touched::default();
         let mut dirty = BTreeSet::new();
-        let items = self.change_items(state, &changed, &mut dirty);
+        let items = self.change_items(state, &changed, &mut dirty, &mut touched);
         self.change_plan(state, &changed, &mut dirty);
         let gone: Vec<ItemId> = dirty
             .iter()
@@ -191,9 +204,9 @@ impl Index {
         };
         self.in_step = true;
         let programs = self.programs.compile(&learnt, &self.plan, reasons);
-        self.finish(&dirty, &gone, &programs);
-        self.change_access(state, &changed, reasons);
-        Ok(self.compiled(learnt))
+        self.finish(dirty, &gone, &programs, &mut touched);
+        self.change_access(state, &changed, reasons, &mut touched);
+        Ok(self.compiled(learnt, touched))
     }
 
     /// What has changed about items, and endpoints of this node whose programs may be others.
@@ -202,9 +215,11 @@ impl Index {
         state: &PolicyState,
         changed: &Changed,
         dirty: &mut BTreeSet<ItemId>,
+        touched: &mut Touched,
     ) -> Vec<ItemChange> {
         let mut changes = Vec::new();
         for id in &changed.items {
+            self.change_interface(state, id, touched);
             let new = Item::of(state, id);
             let old = self.items.remove(id);
             if let Some(new) = &new {
@@ -222,6 +237,43 @@ impl Index {
         changes
     }
 
+    /// Which interface leads to a workload.
+    fn change_interface(&mut self, state: &PolicyState, id: &ItemId, touched: &mut Touched) {
+        let name = match id {
+            ItemId::Workload(name) => name,
+            // Which interfaces it speaks for depends on others, too.
+            ItemId::Host(_) => {
+                touched.all = true;
+                return;
+            }
+            ItemId::NetworkSet(_) | ItemId::GlobalNetworkSet(_) => return,
+        };
+        let here = |node: &str| self.node.as_deref().is_none_or(|own| own == node);
+        let now = state.workload_endpoints.get(name);
+        let now = now.filter(|workload| here(&workload.node));
+        let now = now.map(|workload| &workload.interface);
+        let before = self.endpoints.get(id).map(|endpoint| &endpoint.interface);
+        touched.names.extend(before.into_iter().chain(now).cloned());
+        if before == now {
+            return;
+        }
+        let by_interface = Arc::make_mut(&mut self.by_interface);
+        if let Some(before) = before
+            && let Some(names) = by_interface.get_mut(before)
+        {
+            names.remove(name);
+            if names.is_empty() {
+                by_interface.remove(before);
+            }
+        }
+        if let Some(now) = now {
+            by_interface
+                .entry(now.clone())
+                .or_default()
+                .insert(name.clone());
+        }
+    }
+
     fn change_endpoint(
         &mut self,
         state: &PolicyState,
@@ -232,19 +284,24 @@ impl Index {
         let (owner, now) = match id {
             ItemId::Workload(name) => {
                 let workload = state.workload_endpoints.get(name);
-                let now = workload.map(|workload| (&workload.node, &workload.profiles));
+                let now = workload
+                    .map(|workload| (&workload.node, &workload.interface, &workload.profiles));
                 (Owner::Workload, now)
             }
             ItemId::Host(name) => {
                 let host = state.host_endpoints.get(name);
-                (Owner::Host, host.map(|host| (&host.node, &host.profiles)))
+                let now = host.map(|host| (&host.node, &host.interface, &host.profiles));
+                (Owner::Host, now)
             }
             ItemId::NetworkSet(_) | ItemId::GlobalNetworkSet(_) => return,
         };
         let here = |node: &str| self.node.as_deref().is_none_or(|own| own == node);
-        let Some((node, profiles)) = now.filter(|(node, _)| here(node)) else {
+        let Some((node, interface, profiles)) = now.filter(|(node, ..)| here(node)) else {
             if let Some(gone) = self.endpoints.remove(id) {
                 if let Some(programs) = gone.programs {
+                    programs
+                        .all()
+                        .for_each(|program| forget_user(&mut self.users, program, id));
                     programs.release(&mut self.programs, &mut self.sets);
                 }
                 dirty.insert(id.clone());
@@ -255,6 +312,7 @@ impl Index {
         if let Some(known) = known
             && !relabelled
         {
+            known.interface.clone_from(interface);
             if known.node != *node || known.profiles != *profiles {
                 known.node.clone_from(node);
                 known.profiles.clone_from(profiles);
@@ -262,14 +320,9 @@ impl Index {
             }
             return;
         }
-        let mut applying = BTreeSet::new();
-        if let Some(item) = self.items.get(id) {
-            for (number, policy) in self.plan.policies() {
-                if policy.resolved.selector.matches(&item.labels) {
-                    applying.insert(number);
-                }
-            }
-        }
+        let item = self.items.get(id);
+        let applying = item.map(|item| self.plan.applying(&item.labels));
+        let applying = applying.unwrap_or_default();
         let before = self.endpoints.remove(id);
         let same = before.as_ref().is_some_and(|before| {
             before.applying == applying && before.node == *node && before.profiles == *profiles
@@ -280,6 +333,7 @@ impl Index {
         let owned = Owned {
             owner,
             node: node.clone(),
+            interface: interface.clone(),
             profiles: profiles.clone(),
             applying,
             programs: before.as_ref().and_then(|before| before.programs),
@@ -296,7 +350,8 @@ impl Index {
         dirty: &mut BTreeSet<ItemId>,
     ) {
         let changes = self.plan.change_policies(state, &changed.policies);
-        for (id, endpoint) in &mut self.endpoints {
+        let endpoints = (!changes.is_empty()).then_some(&mut self.endpoints);
+        for (id, endpoint) in endpoints.into_iter().flatten() {
             let Some(item) = self.items.get(id) else {
                 continue;
             };
@@ -361,7 +416,15 @@ impl Index {
                 enforced: acquire(&enforced),
                 staged: (staged != enforced).then(|| acquire(&staged)),
             };
-            old.extend(endpoint.programs.replace(now));
+            let before = endpoint.programs.replace(now);
+            before
+                .iter()
+                .flat_map(Numbers::all)
+                .for_each(|program| forget_user(&mut self.users, program, id));
+            for program in now.all() {
+                self.users.entry(program).or_default().insert(id.clone());
+            }
+            old.extend(before);
         }
         // Behind all that is new, so that nothing goes that stays in use.
         for numbers in old {
@@ -370,7 +433,13 @@ impl Index {
     }
 
     /// Endpoints with what was compiled.
-    fn finish(&mut self, dirty: &BTreeSet<ItemId>, gone: &[ItemId], programs: &HashSet<u32>) {
+    fn finish(
+        &mut self,
+        mut dirty: BTreeSet<ItemId>,
+        gone: &[ItemId],
+        programs: &BTreeSet<u32>,
+        touched: &mut Touched,
+    ) {
         let workloads = Arc::make_mut(&mut self.workloads);
         let hosts = Arc::make_mut(&mut self.hosts);
         for id in gone {
@@ -380,13 +449,17 @@ impl Index {
                 ItemId::NetworkSet(_) | ItemId::GlobalNetworkSet(_) => {}
             }
         }
-        for (id, endpoint) in &self.endpoints {
+        let users = programs
+            .iter()
+            .filter_map(|program| self.users.get(program));
+        dirty.extend(users.flatten().cloned());
+        for id in &dirty {
+            let Some(endpoint) = self.endpoints.get(id) else {
+                continue;
+            };
             let Some(numbers) = &endpoint.programs else {
                 continue;
             };
-            if !dirty.contains(id) && !numbers.any(|number| programs.contains(&number)) {
-                continue;
-            }
             let lists = |numbers: &ListNumbers| numbers.lists(&self.programs);
             let compiled = Endpoint {
                 lists: lists(&numbers.enforced),
@@ -394,22 +467,35 @@ impl Index {
                 drops_to_host: endpoint.drops_to_host,
             };
             match id {
-                ItemId::Workload(name) => drop(workloads.insert(name.clone(), compiled)),
-                ItemId::Host(name) => drop(hosts.insert(name.clone(), compiled)),
+                ItemId::Workload(name) => {
+                    touched.names.insert(endpoint.interface.clone());
+                    workloads.insert(name.clone(), compiled);
+                }
+                ItemId::Host(name) => {
+                    touched.all = true;
+                    hosts.insert(name.clone(), compiled);
+                }
                 ItemId::NetworkSet(_) | ItemId::GlobalNetworkSet(_) => {}
             }
         }
     }
 
-    fn change_access(&mut self, state: &PolicyState, changed: &Changed, reasons: &mut Reasons) {
+    fn change_access(
+        &mut self,
+        state: &PolicyState,
+        changed: &Changed,
+        reasons: &mut Reasons,
+        touched: &mut Touched,
+    ) {
         let mut programs: Vec<_> = self
             .access
             .adopt()
             .into_iter()
             .map(|(interface, direction, program)| (interface, direction, Some(program)))
             .collect();
-        for (interface, direction) in &changed.access {
-            let program = self.access.change(state, interface, *direction, reasons);
+        for ((interface, direction), names) in &changed.access {
+            let access = &mut self.access;
+            let program = access.change(state, interface, *direction, names, reasons);
             programs.push((interface.clone(), *direction, program));
         }
         if programs.is_empty() {
@@ -421,17 +507,20 @@ impl Index {
                 AccessDirection::Input => graph_nodes::policy::INPUT,
                 AccessDirection::Output => graph_nodes::policy::OUTPUT,
             };
+            touched.names.insert(interface.clone());
             all.entry(interface).or_default()[at] = program;
         }
         all.retain(|_, programs| programs.iter().any(Option::is_some));
     }
 
-    fn compiled(&self, learnt: Learnt) -> CompiledPolicy {
+    fn compiled(&self, learnt: Learnt, touched: Touched) -> CompiledPolicy {
         CompiledPolicy {
             sets: learnt.sets,
             workloads: Arc::clone(&self.workloads),
             hosts: Arc::clone(&self.hosts),
             access: Arc::clone(&self.access_programs),
+            by_interface: Arc::clone(&self.by_interface),
+            touched,
             programs: self.programs.len(),
         }
     }
@@ -496,15 +585,23 @@ impl ListKeys {
 }
 
 impl Numbers {
-    fn any(&self, is: impl Fn(u32) -> bool) -> bool {
+    fn all(&self) -> impl Iterator<Item = u32> {
         let staged = self.staged.iter().flat_map(ListNumbers::all);
-        self.enforced.all().chain(staged).any(is)
+        self.enforced.all().chain(staged)
     }
 
     fn release(&self, programs: &mut Programs, sets: &mut Sets) {
-        let staged = self.staged.iter().flat_map(ListNumbers::all);
-        for number in self.enforced.all().chain(staged) {
+        for number in self.all() {
             programs.release(number, sets);
+        }
+    }
+}
+
+fn forget_user(users: &mut HashMap<u32, BTreeSet<ItemId>>, program: u32, id: &ItemId) {
+    if let Some(of_program) = users.get_mut(&program) {
+        of_program.remove(id);
+        if of_program.is_empty() {
+            users.remove(&program);
         }
     }
 }

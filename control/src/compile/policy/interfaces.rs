@@ -40,23 +40,31 @@ impl CompiledPolicy {
         let workloads = workloads_of(state, node);
         let mut list = Vec::new();
         for interface in interfaces {
-            let Some(policy) = self.interface(state, node, &workloads, interface) else {
-                continue;
-            };
-            let number = usize::from(interface.number);
-            if list.len() <= number {
-                list.resize(number + 1, None);
-            }
-            list[number] = Some(Arc::new(policy));
+            let workload = workloads.get(&*interface.name).copied();
+            let policy = self.interface(state, node, workload, interface);
+            put(&mut list, interface.number, policy);
         }
         list
+    }
+
+    /// The workload behind a node's interface: the lowest by name of those that name it.
+    fn workload_on<'a>(
+        &'a self,
+        state: &'a PolicyState,
+        node: &str,
+        interface: &str,
+    ) -> Option<Workload<'a>> {
+        self.by_interface.get(interface)?.iter().find_map(|id| {
+            let workload = state.workload_endpoints.get(id)?;
+            (*workload.node == *node).then_some((id, &**workload))
+        })
     }
 
     fn interface(
         &self,
         state: &PolicyState,
         node: &str,
-        workloads: &Workloads<'_>,
+        workload: Option<Workload<'_>>,
         interface: &PolicyInterface,
     ) -> Option<InterfacePolicy> {
         let name = &*interface.name;
@@ -69,8 +77,8 @@ impl CompiledPolicy {
             sources6: Vec::new(),
             access: self.access.get(name).cloned().unwrap_or_default(),
         };
-        if let Some((id, workload)) = workloads.get(name) {
-            let endpoint = self.workloads.get(*id);
+        if let Some((id, workload)) = workload {
+            let endpoint = self.workloads.get(id);
             let (sources4, sources6) = sources(workload);
             let all = state.host_endpoint_of_all(node);
             let all = all.and_then(|(name, _)| self.hosts.get(name));
@@ -106,6 +114,61 @@ impl CompiledPolicy {
     }
 }
 
+/// Interfaces with their policies, from compilation to compilation: only what one has [touched](super::Touched) is made anew.
+#[derive(Debug, Default)]
+pub struct InterfaceList {
+    interfaces: Arc<[PolicyInterface]>,
+    /// Their places.
+    by_name: HashMap<Box<str>, usize>,
+    list: Vec<Option<Arc<InterfacePolicy>>>,
+}
+
+impl InterfaceList {
+    /// What [`CompiledPolicy::interfaces`] says, at the cost of what is different. Every compilation has to pass here, in order; where one
+    /// failed, a new list has to take the place of this one.
+    pub fn update(
+        &mut self,
+        compiled: &CompiledPolicy,
+        state: &PolicyState,
+        node: &str,
+        interfaces: &Arc<[PolicyInterface]>,
+    ) -> Vec<Option<Arc<InterfacePolicy>>> {
+        if compiled.touched.all || *self.interfaces != **interfaces {
+            self.by_name = (0..)
+                .zip(interfaces.iter())
+                .map(|(at, interface)| (interface.name.clone(), at))
+                .collect();
+            self.interfaces = Arc::clone(interfaces);
+            self.list = compiled.interfaces(state, node, interfaces);
+            return self.list.clone();
+        }
+        for name in &compiled.touched.names {
+            let Some(at) = self.by_name.get(name) else {
+                continue;
+            };
+            let interface = &self.interfaces[*at];
+            let workload = compiled.workload_on(state, node, name);
+            let policy = compiled.interface(state, node, workload, interface);
+            put(&mut self.list, interface.number, policy);
+        }
+        self.list.clone()
+    }
+}
+
+/// The list ends with what is there.
+fn put(list: &mut Vec<Option<Arc<InterfacePolicy>>>, number: u16, policy: Option<InterfacePolicy>) {
+    let number = usize::from(number);
+    if policy.is_some() && list.len() <= number {
+        list.resize(number + 1, None);
+    }
+    if let Some(place) = list.get_mut(number) {
+        *place = policy.map(Arc::new);
+    }
+    while list.last().is_some_and(Option::is_none) {
+        list.pop();
+    }
+}
+
 /// A workload's lists with those of the host endpoint for all interfaces that hold on the workload's interface, too.
 fn around(workload: &Lists, all: Option<&Lists>) -> Lists {
     let (forward, pre_dnat) = match all {
@@ -130,8 +193,10 @@ fn staged(workload: &Endpoint, all: Option<&Endpoint>) -> Option<Lists> {
     })
 }
 
+type Workload<'a> = (&'a NamespacedName, &'a WorkloadEndpoint);
+
 /// Workloads by the interface that leads to them.
-type Workloads<'a> = HashMap<&'a str, (&'a NamespacedName, &'a WorkloadEndpoint)>;
+type Workloads<'a> = HashMap<&'a str, Workload<'a>>;
 
 /// The workloads behind a node's interfaces: the lowest by name of those that name the same one.
 fn workloads_of<'a>(state: &'a PolicyState, node: &str) -> Workloads<'a> {

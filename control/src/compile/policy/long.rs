@@ -45,6 +45,12 @@ fn rules(blocks: &[Arc<Block>]) -> impl Iterator<Item = (&Rule, Decision)> {
     })
 }
 
+/// Nobody waits for this thread: whoever has something to do that somebody waits for goes first.
+fn in_background() {
+    // Without the right to be modest, the thread competes as others do.
+    let _ = dataplane::set_nice(19);
+}
+
 impl Long {
     /// Compiles all of them.
     pub(super) fn new(blocks: Vec<Arc<Block>>, sets: &Arc<SetClasses>) -> Self {
@@ -79,7 +85,11 @@ impl Long {
         let back = pairs.take_while(same).count();
         let old: Vec<_> = rules(&old[..old.len() - back]).collect();
         let new: Vec<_> = rules(&new[..new.len() - back]).collect();
-        let start = rules(&self.blocks[..front]).count();
+        // None of their entries logs.
+        let start = self.blocks[..front]
+            .iter()
+            .map(|block| block.entries.len())
+            .sum();
 
         let equal = |pair: &(&(&Rule, Decision), &(&Rule, Decision))| pair.0.0 == pair.1.0;
         let first = old.iter().zip(&new).take_while(equal).count();
@@ -89,7 +99,7 @@ impl Long {
         if gone + come.len() > MOST_EDITS {
             return Err(EditError::Full);
         }
-        let at = start + first;
+        let at: usize = start + first;
         for _ in 0..gone {
             self.ip4.remove(at)?;
             self.ip6.remove(at)?;
@@ -120,6 +130,7 @@ impl Long {
         let (ip4, ip6) = (self.ip4.rebuild(), self.ip6.rebuild());
         let (done, rebuild) = channel();
         let compile = move || {
+            in_background();
             // Nobody waits any more where the list is gone.
             let _ = done.send((ip4.run(), ip6.run()));
         };
@@ -156,7 +167,10 @@ impl Long {
         let adopted = retired.0.is_some() | retired.1.is_some();
         // Freeing ten thousand rules takes longer than a change may. Without a thread they are freed here.
         let thread = std::thread::Builder::new().name("rule-list".into());
-        let _ = thread.spawn(move || drop(retired));
+        let _ = thread.spawn(move || {
+            in_background();
+            drop(retired);
+        });
         adopted
     }
 

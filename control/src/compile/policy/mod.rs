@@ -10,6 +10,7 @@
 //! All of it is remembered, and done again only for what has changed: the module `index` says how. What comes out is what a compilation from
 //! nothing gives (`control/tests/policy.rs`).
 
+mod finder;
 mod index;
 mod interfaces;
 mod judge;
@@ -29,7 +30,7 @@ use graph_nodes::policy::{AccessProgram, Lists, Sets};
 use model::policy::reference::EndpointId;
 use model::policy::{NamespacedName, PolicyState};
 
-pub use interfaces::{PolicyInterface, settings};
+pub use interfaces::{InterfaceList, PolicyInterface, settings};
 pub use judge::{AccessJudged, Judged, Verdict};
 pub use reasons::{
     Cause, ENCAPSULATION, ENDPOINT_TO_HOST, FAILSAFE, FROM_HOST, NEIGHBOUR_DISCOVERY, NO_ENDPOINT,
@@ -73,6 +74,15 @@ pub struct Endpoint {
 /// By interface: on its input, and on its output.
 pub type AccessPrograms = BTreeMap<Box<str>, [Option<Arc<AccessProgram>>; 2]>;
 
+/// Interfaces, by what a compilation changed about them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Touched {
+    /// All: something about host endpoints, which may speak for any interface.
+    pub all: bool,
+    /// These, by name, and no other if not all.
+    pub names: BTreeSet<Box<str>>,
+}
+
 /// A state, compiled.
 #[derive(Clone, Debug)]
 pub struct CompiledPolicy {
@@ -84,6 +94,10 @@ pub struct CompiledPolicy {
     pub hosts: Arc<BTreeMap<Box<str>, Endpoint>>,
     /// By interface: on its input, and on its output.
     pub access: Arc<AccessPrograms>,
+    /// Workloads by the interface that leads to them.
+    by_interface: Arc<index::ByInterface>,
+    /// Where interfaces may have another policy than after the compilation before.
+    pub touched: Touched,
     /// How many programs the endpoints share.
     pub programs: usize,
 }
@@ -104,9 +118,9 @@ impl PolicyCompiler {
 
     /// Compiles a state: all of its endpoints, or those of one node. Its sets hold what all endpoints have, wherever they are.
     ///
-    /// What was compiled before is used again. Beyond a look at every object's address, the cost is that of what is different: for the labels of an
-    /// endpoint the selectors of all policies and sets, and the programs whose sets it enters; for a policy its rules and the endpoints that
-    /// it applies to, or applied to.
+    /// What was compiled before is used again. Beyond a look at every 64th object's address, the cost is that of what is different: for the labels of
+    /// an endpoint the selectors of policies and sets that may match, and the programs whose sets it enters; for a policy its rules and the labels
+    /// of all endpoints.
     ///
     /// # Errors
     ///

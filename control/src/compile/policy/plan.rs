@@ -5,8 +5,11 @@ use std::sync::Arc;
 
 use model::policy::resolve::ResolvedPolicy;
 use model::policy::{
-    Direction, EndOfTier, Felix, Policy, PolicyId, PolicyKind, PolicyState, Profile, StagedAction,
+    Direction, EndOfTier, Felix, Labels, Policy, PolicyId, PolicyKind, PolicyState, Profile,
+    StagedAction,
 };
+
+use super::finder::Finder;
 
 /// Which of an endpoint's lists of policies. Workloads have the normal one alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -87,6 +90,8 @@ pub(super) struct Plan {
     profile_rules: HashMap<u32, (Box<str>, Option<Profile>)>,
     policies: HashMap<PolicyId, u32>,
     planned: HashMap<u32, PlannedPolicy>,
+    /// By what policies select.
+    finder: Finder,
     /// Where each policy stands.
     places: HashMap<u32, Place>,
     next: u32,
@@ -115,15 +120,18 @@ impl Plan {
     ) -> Vec<PolicyChange> {
         let change = |id| {
             let old = self.policies.remove(id);
-            if let Some(old) = old {
-                self.planned.remove(&old);
+            if let Some(old) = old
+                && let Some(planned) = self.planned.remove(&old)
+            {
+                self.finder.remove(&planned.resolved.selector, old);
             }
             let policy = state.policies.get(id);
             let new = policy.map(|policy| {
                 let number = self.next;
                 self.next += 1;
-                self.planned
-                    .insert(number, PlannedPolicy::new(state, id, policy));
+                let planned = PlannedPolicy::new(state, id, policy);
+                self.finder.insert(&planned.resolved.selector, number);
+                self.planned.insert(number, planned);
                 self.policies.insert(id.clone(), number);
                 number
             });
@@ -239,11 +247,15 @@ impl Plan {
         self.planned.get(&number)
     }
 
-    /// All policies, by number.
-    pub(super) fn policies(&self) -> impl Iterator<Item = (u32, &PlannedPolicy)> {
-        self.planned
-            .iter()
-            .map(|(number, policy)| (*number, policy))
+    /// The policies that apply to what has these labels, by number.
+    pub(super) fn applying(&self, labels: &Labels) -> BTreeSet<u32> {
+        let mut applying = BTreeSet::new();
+        self.finder.candidates(labels, &mut applying);
+        applying.retain(|number| {
+            let policy = self.planned.get(number);
+            policy.is_some_and(|policy| policy.resolved.selector.matches(labels))
+        });
+        applying
     }
 
     /// A profile by number: its name, and what there is by it.

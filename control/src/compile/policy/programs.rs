@@ -13,8 +13,8 @@ use graph_nodes::policy::{
 use model::policy::reference::{Reason, RuleRef};
 use model::policy::resolve::ResolvedRule;
 use model::policy::{
-    AccessDirection, AccessList, Action, Direction, EndOfTier, FailsafePort, Felix, PolicyId,
-    PolicyState,
+    AccessDirection, AccessList, Action, Direction, EndOfTier, FailsafePort, Felix, Order,
+    PolicyId, PolicyState,
 };
 use tables::acl::{Classifier, Rule, SetClasses};
 
@@ -39,6 +39,8 @@ const NEIGHBOUR_DISCOVERY: [u8; 4] = [133, 134, 135, 136];
 #[derive(Debug, Default)]
 pub(super) struct Block {
     pub(super) entries: Vec<Entry>,
+    /// Of an access list: numbers of its rules, by position.
+    numbers: Vec<RuleId>,
     /// Of an access list: numbers of the rules whose flows are tracked.
     reflects: Vec<RuleId>,
     /// The sets that its rules refer to.
@@ -131,6 +133,8 @@ struct StageEntry {
     /// Where it is long.
     lineage: Option<Lineage>,
     stage: Option<Stage>,
+    /// The programs that it is part of.
+    programs: BTreeSet<u32>,
 }
 
 #[derive(Debug)]
@@ -147,12 +151,59 @@ pub(super) struct Source<'a> {
     pub(super) reasons: &'a mut Reasons,
 }
 
+/// Stages by the sets that their rules refer to.
+#[derive(Debug, Default)]
+struct SetUsers {
+    addresses: HashMap<u32, BTreeSet<u32>>,
+    ip_ports: HashMap<u32, BTreeSet<u32>>,
+}
+
+impl SetUsers {
+    fn add(&mut self, block: &Block, stage: u32) {
+        for set in &block.addresses {
+            self.addresses.entry(*set).or_default().insert(stage);
+        }
+        for set in &block.ip_ports {
+            self.ip_ports.entry(*set).or_default().insert(stage);
+        }
+    }
+
+    fn remove(&mut self, block: &Block, stage: u32) {
+        for (users, sets) in [
+            (&mut self.addresses, &block.addresses),
+            (&mut self.ip_ports, &block.ip_ports),
+        ] {
+            for set in sets {
+                if let Some(stages) = users.get_mut(set) {
+                    stages.remove(&stage);
+                    if stages.is_empty() {
+                        users.remove(set);
+                    }
+                }
+            }
+        }
+    }
+
+    /// The stages that refer to sets that new classes are in.
+    fn of(&self, learnt: &Learnt) -> BTreeSet<u32> {
+        let addresses = learnt.addresses.iter();
+        let addresses = addresses.filter_map(|set| self.addresses.get(set));
+        let ip_ports = learnt.ip_ports.iter();
+        let ip_ports = ip_ports.filter_map(|set| self.ip_ports.get(set));
+        addresses.chain(ip_ports).flatten().copied().collect()
+    }
+}
+
 /// All programs in use.
 #[derive(Debug, Default)]
 pub(super) struct Programs {
     blocks: Shared<BlockKey, Arc<Block>>,
     stages: Shared<StageKey, StageEntry>,
     programs: Shared<ProgramKey, ProgramEntry>,
+    users: SetUsers,
+    /// Stages and programs that were not compiled yet; some may be gone again.
+    new_stages: BTreeSet<u32>,
+    new_programs: BTreeSet<u32>,
     long: HashMap<Lineage, Long>,
 }
 
@@ -164,45 +215,68 @@ impl Programs {
 
     /// The number of a key's program, for one more user. It is [compiled](Self::compile) when all sets are known.
     pub(super) fn acquire(&mut self, key: &ProgramKey, source: &mut Source<'_>) -> u32 {
-        let Self {
-            blocks,
-            stages,
-            programs,
-            ..
-        } = self;
-        programs.acquire(key, || {
-            let keys = stage_keys(key, source.plan);
-            let mut numbers = Vec::with_capacity(keys.len());
-            for key in keys {
-                numbers.push(stages.acquire(&key, || {
-                    StageEntry {
-                        blocks: key
-                            .blocks
-                            .iter()
-                            .map(|key| blocks.acquire(key, || Arc::new(source.block(*key))))
-                            .collect(),
-                        lineage: None,
-                        stage: None,
-                    }
-                }));
+        if let Some(number) = self.programs.acquire_known(key) {
+            return number;
+        }
+        let keys = stage_keys(key, source.plan);
+        let stages: Vec<u32> = keys
+            .iter()
+            .map(|key| self.acquire_stage(key, source))
+            .collect();
+        let number = self.programs.acquire(key, || ProgramEntry {
+            stages: stages.clone(),
+            end: end(key),
+            program: None,
+        });
+        for stage in stages {
+            if let Some((_, stage)) = self.stages.get_mut(stage) {
+                stage.programs.insert(number);
             }
-            ProgramEntry {
-                stages: numbers,
-                end: end(key),
-                program: None,
-            }
-        })
+        }
+        self.new_programs.insert(number);
+        number
+    }
+
+    fn acquire_stage(&mut self, key: &StageKey, source: &mut Source<'_>) -> u32 {
+        if let Some(number) = self.stages.acquire_known(key) {
+            return number;
+        }
+        let keys = key.blocks.iter();
+        let blocks: Vec<u32> = keys
+            .map(|key| self.blocks.acquire(key, || Arc::new(source.block(*key))))
+            .collect();
+        let number = self.stages.acquire(key, || StageEntry {
+            blocks: blocks.clone(),
+            lineage: None,
+            stage: None,
+            programs: BTreeSet::new(),
+        });
+        for block in blocks.iter().filter_map(|block| self.blocks.get(*block)) {
+            self.users.add(block, number);
+        }
+        self.new_stages.insert(number);
+        number
     }
 
     /// One user less.
     pub(super) fn release(&mut self, program: u32, sets: &mut Sets) {
-        let Some(program) = self.programs.release(program) else {
+        let number = program;
+        let Some(program) = self.programs.release(number) else {
             return;
         };
         for stage in program.stages {
-            let Some(stage) = self.stages.release(stage) else {
+            if let Some((_, stage)) = self.stages.get_mut(stage) {
+                stage.programs.remove(&number);
+            }
+            let number = stage;
+            let Some(stage) = self.stages.release(number) else {
                 continue;
             };
+            for block in &stage.blocks {
+                if let Some(block) = self.blocks.get(*block) {
+                    self.users.remove(block, number);
+                }
+            }
             for block in stage.blocks {
                 if let Some(block) = self.blocks.release(block) {
                     sets.release(&block.asked);
@@ -217,11 +291,14 @@ impl Programs {
         learnt: &Learnt,
         plan: &Plan,
         reasons: &mut Reasons,
-    ) -> HashSet<u32> {
+    ) -> BTreeSet<u32> {
         let Self {
             blocks,
             stages,
             programs,
+            users,
+            new_stages,
+            new_programs,
             long,
         } = self;
         let classes = &learnt.sets.classes;
@@ -230,21 +307,39 @@ impl Programs {
             .iter_mut()
             .filter_map(|(lineage, long)| long.adopt().then(|| lineage.clone()))
             .collect();
-        let mut changed = HashSet::new();
-        let mut lineages = HashSet::new();
-        for (number, key, entry) in stages.iter_mut() {
-            let of_stage = || entry.blocks.iter().filter_map(|block| blocks.get(*block));
-            let uses = |addresses: &BTreeSet<u32>, ip_ports: &BTreeSet<u32>| {
-                of_stage().any(|block| {
-                    block.addresses.iter().any(|set| addresses.contains(set))
-                        || block.ip_ports.iter().any(|set| ip_ports.contains(set))
-                })
+        let mut due = if learnt.renumbered {
+            stages.iter().map(|(number, _)| number).collect()
+        } else {
+            users.of(learnt)
+        };
+        due.append(new_stages);
+        if !adopted.is_empty() {
+            let is_adopted = |(_, entry): &(u32, &StageEntry)| {
+                entry
+                    .lineage
+                    .as_ref()
+                    .is_some_and(|own| adopted.contains(own))
             };
-            let with_sets =
-                of_stage().any(|block| !block.addresses.is_empty() || !block.ip_ports.is_empty());
+            due.extend(stages.iter().filter(is_adopted).map(|(number, _)| number));
+        }
+        let mut stale = std::mem::take(new_programs);
+        for number in due {
+            let Some((key, entry)) = stages.get_mut(number) else {
+                continue;
+            };
+            let list: Vec<Arc<Block>> = entry
+                .blocks
+                .iter()
+                .filter_map(|block| blocks.get(*block).cloned())
+                .collect();
+            let with_sets = list
+                .iter()
+                .any(|block| !block.addresses.is_empty() || !block.ip_ports.is_empty());
             let renumbered = learnt.renumbered && with_sets;
+            let is_adopted = |lineage: &Option<Lineage>| {
+                lineage.as_ref().is_some_and(|own| adopted.contains(own))
+            };
             if entry.stage.is_none() || renumbered {
-                let list: Vec<_> = of_stage().cloned().collect();
                 // Lists without sets must not keep classes alive that nobody else looks at.
                 let sets = if with_sets { classes } else { &nothing };
                 let end = key.end.decision(plan, reasons);
@@ -265,13 +360,7 @@ impl Programs {
                         stage
                     }
                 });
-                changed.insert(number);
-            } else if uses(&learnt.addresses, &learnt.ip_ports)
-                || entry
-                    .lineage
-                    .as_ref()
-                    .is_some_and(|lineage| adopted.contains(lineage))
-            {
+            } else if with_sets || is_adopted(&entry.lineage) {
                 let known = entry
                     .lineage
                     .as_ref()
@@ -286,23 +375,29 @@ impl Programs {
                     (None, Some(stage)) => stage.extend(classes),
                     (None, None) => {}
                 }
-                changed.insert(number);
+            } else {
+                // Other numbers of classes mean nothing to it.
+                continue;
             }
-            lineages.extend(&entry.lineage);
+            stale.extend(&entry.programs);
         }
-        long.retain(|lineage, _| lineages.contains(lineage));
-        drop(lineages);
+        if !long.is_empty() {
+            let lineages: HashSet<&Lineage> = stages
+                .iter()
+                .filter_map(|(_, entry)| entry.lineage.as_ref())
+                .collect();
+            long.retain(|lineage, _| lineages.contains(lineage));
+        }
         let stage = |number: &u32| stages.get(*number)?.stage.clone();
-        let mut programs_changed = HashSet::new();
-        for (number, _, entry) in programs.iter_mut() {
-            let stale = entry.stages.iter().any(|stage| changed.contains(stage));
-            if stale || entry.program.is_none() {
-                let stages = entry.stages.iter().filter_map(stage).collect();
-                entry.program = Some(Arc::new(Program::new(stages, entry.end)));
-                programs_changed.insert(number);
-            }
-        }
-        programs_changed
+        stale.retain(|number| {
+            let Some((_, entry)) = programs.get_mut(*number) else {
+                return false;
+            };
+            let stages = entry.stages.iter().filter_map(stage).collect();
+            entry.program = Some(Arc::new(Program::new(stages, entry.end)));
+            true
+        });
+        stale
     }
 
     /// A program by number, as it was last compiled.
@@ -593,32 +688,35 @@ pub(super) struct Access {
 
 #[derive(Debug)]
 struct AccessEntry {
-    /// The lists in order, by name.
-    blocks: Vec<(Box<str>, Arc<AccessList>, Arc<Block>)>,
+    /// First one first.
+    lists: Vec<KnownList>,
     long: Option<Long>,
     end: Decision,
     reflects: Vec<RuleId>,
 }
 
+#[derive(Debug)]
+struct KnownList {
+    name: Box<str>,
+    order: Option<Order>,
+    block: Arc<Block>,
+}
+
 impl Access {
-    /// Compiles what an interface has now. Lists that are the same objects are not looked into.
+    /// Compiles what an interface has now, where the lists of these names may have changed. The others are not looked into.
     pub(super) fn change(
         &mut self,
         state: &PolicyState,
         interface: &str,
         direction: AccessDirection,
+        names: &BTreeSet<Box<str>>,
         reasons: &mut Reasons,
     ) -> Option<Arc<AccessProgram>> {
         let key = (Box::from(interface), direction);
-        let before = self.lists.remove(&key);
-        let lists = state.access_lists_of(interface, direction);
-        if lists.is_empty() {
-            return None;
-        }
-        let mut known: HashMap<&str, (&Arc<AccessList>, &Arc<Block>)> = HashMap::new();
-        for (name, list, block) in before.iter().flat_map(|before| &before.blocks) {
-            known.insert(name, (list, block));
-        }
+        let (mut lists, known) = match self.lists.remove(&key) {
+            Some(before) => (before.lists, before.long),
+            None => (Vec::new(), None),
+        };
         let mut cause = |rule| {
             reasons.number(Cause::Access {
                 interface: interface.into(),
@@ -626,44 +724,56 @@ impl Access {
                 rule,
             })
         };
-        let blocks: Vec<_> = lists
-            .into_iter()
-            .map(|(name, list)| {
-                let known = known
-                    .get(name)
-                    .filter(|(known, _)| Arc::ptr_eq(known, list));
-                let block = match known {
-                    Some((_, block)) => Arc::clone(block),
-                    None => Arc::new(access_block(name, list, &mut cause)),
-                };
-                (Box::from(name), Arc::clone(list), block)
-            })
-            .collect();
+        for name in names {
+            let before = lists
+                .iter()
+                .position(|known| known.name == *name)
+                .map(|at| lists.remove(at).block);
+            let list = state
+                .access_lists
+                .get(name)
+                .filter(|list| list.interface.as_str() == interface && list.direction == direction);
+            let Some(list) = list else { continue };
+            let numbers = before.as_ref().map_or(&[][..], |before| &before.numbers);
+            let now = KnownList {
+                name: name.clone(),
+                order: list.order,
+                block: Arc::new(access_block(name, list, numbers, &mut cause)),
+            };
+            // As in `PolicyState::access_lists_of`.
+            let is_before = |other: &KnownList| {
+                let by_order = Order::compare(other.order, now.order);
+                by_order.then_with(|| other.name.cmp(&now.name)).is_lt()
+            };
+            lists.insert(lists.partition_point(is_before), now);
+        }
+        if lists.is_empty() {
+            return None;
+        }
         let end = Decision {
             outcome: Outcome::Deny,
             rule: cause(None),
         };
-        let only_blocks: Vec<_> = blocks.iter().map(|(.., block)| Arc::clone(block)).collect();
-        let mut reflects: Vec<RuleId> = only_blocks
+        let blocks: Vec<_> = lists.iter().map(|list| Arc::clone(&list.block)).collect();
+        let mut reflects: Vec<RuleId> = blocks
             .iter()
             .flat_map(|block| block.reflects.iter().copied())
             .collect();
         reflects.sort_unstable();
-        let rules: usize = only_blocks.iter().map(|block| block.entries.len()).sum();
+        let rules: usize = blocks.iter().map(|block| block.entries.len()).sum();
         let long = (rules >= LONG).then(|| {
-            let known = before.and_then(|before| before.long);
             let changed = known.and_then(|mut long| {
                 long.adopt();
-                long.bring_to(only_blocks.clone()).ok().map(|()| long)
+                long.bring_to(blocks.clone()).ok().map(|()| long)
             });
-            changed.unwrap_or_else(|| Long::new(only_blocks.clone(), &Arc::default()))
+            changed.unwrap_or_else(|| Long::new(blocks.clone(), &Arc::default()))
         });
         let stage = match &long {
             Some(long) => long.stage(end),
-            None => short(&only_blocks, &Arc::default(), end),
+            None => short(&blocks, &Arc::default(), end),
         };
         let entry = AccessEntry {
-            blocks,
+            lists,
             long,
             end,
             reflects,
@@ -712,14 +822,20 @@ impl AccessEntry {
     }
 }
 
+/// `known` are numbers that rules of this list have, by position.
 fn access_block(
     name: &str,
     list: &AccessList,
+    known: &[RuleId],
     cause: &mut impl FnMut(Option<(Box<str>, usize)>) -> RuleId,
 ) -> Block {
     let mut block = Block::default();
     for (index, rule) in list.rules.iter().enumerate() {
-        let number = cause(Some((name.into(), index)));
+        let number = match known.get(index) {
+            Some(number) => *number,
+            None => cause(Some((name.into(), index))),
+        };
+        block.numbers.push(number);
         let outcome = if rule.permit {
             Outcome::Allow
         } else {

@@ -15,6 +15,7 @@ use model::policy::{
 use tables::acl::Prefix;
 use tables::address_sets::{IpPort, Member};
 
+use super::finder::Finder;
 use super::rules::{SetNumbers, prefix};
 
 /// What is in a set of addresses.
@@ -29,6 +30,30 @@ pub(super) enum AddressSet {
 pub(super) enum PortSet {
     Named(NamedPort),
     Service(ServiceRef),
+}
+
+/// What a set is filled from.
+trait Filled {
+    /// Only items that this selects make members of it; `None` where items make none.
+    fn selector(&self) -> Option<&Selector>;
+}
+
+impl Filled for AddressSet {
+    fn selector(&self) -> Option<&Selector> {
+        match self {
+            Self::Selected(selector) => Some(selector),
+            Self::Service(_) => None,
+        }
+    }
+}
+
+impl Filled for PortSet {
+    fn selector(&self) -> Option<&Selector> {
+        match self {
+            Self::Named(port) => Some(&port.selector),
+            Self::Service(_) => None,
+        }
+    }
 }
 
 /// Something with addresses and labels, by name.
@@ -207,7 +232,7 @@ impl Sets {
     }
 
     /// Brings all members up to date: with the items that have changed, with services where `slices` says so, for sets that have come
-    /// into use, and for those that are out of use. Linear in sets times changed items, and in new sets times items.
+    /// into use, and for those that are out of use. Linear in changed items and the sets that may select them, and in new sets times items.
     pub(super) fn change(
         &mut self,
         changed: &[ItemChange],
@@ -292,6 +317,9 @@ impl Sets {
 #[derive(Debug)]
 struct InUse<K, M> {
     sets: HashMap<K, Entry<M>>,
+    by_number: HashMap<u32, K>,
+    /// Those that items make members of.
+    finder: Finder,
     /// Asked for since members were last brought up to date.
     new: Vec<K>,
     /// Without a user since then; one may have come meanwhile.
@@ -314,6 +342,8 @@ impl<K, M> Default for InUse<K, M> {
     fn default() -> Self {
         Self {
             sets: HashMap::new(),
+            by_number: HashMap::new(),
+            finder: Finder::default(),
             new: Vec::new(),
             idle: Vec::new(),
             free: BTreeSet::new(),
@@ -323,7 +353,7 @@ impl<K, M> Default for InUse<K, M> {
     }
 }
 
-impl<K: Clone + Eq + Hash, M: Copy + Eq + Hash + Ord> InUse<K, M> {
+impl<K: Filled + Clone + Eq + Hash, M: Copy + Eq + Hash + Ord> InUse<K, M> {
     fn begin(&mut self) {
         self.free.extend(self.resting.drain(..));
     }
@@ -343,6 +373,10 @@ impl<K: Clone + Eq + Hash, M: Copy + Eq + Hash + Ord> InUse<K, M> {
             members: HashMap::new(),
         };
         self.sets.insert(set.clone(), entry);
+        self.by_number.insert(number, set.clone());
+        if let Some(selector) = set.selector() {
+            self.finder.insert(selector, number);
+        }
         self.new.push(set.clone());
         number
     }
@@ -372,11 +406,19 @@ impl<K: Clone + Eq + Hash, M: Copy + Eq + Hash + Ord> InUse<K, M> {
         for set in &new {
             filled.insert(set, ());
         }
-        for (set, entry) in &mut self.sets {
-            if filled.contains_key(set) {
-                continue;
+        for ItemChange { old, new } in changed {
+            let mut candidates = BTreeSet::new();
+            for item in old.iter().chain(new) {
+                self.finder.candidates(&item.labels, &mut candidates);
             }
-            for ItemChange { old, new } in changed {
+            for number in candidates {
+                let set = self.by_number.get(&number);
+                let Some(set) = set.filter(|set| !filled.contains_key(set)) else {
+                    continue;
+                };
+                let Some(entry) = self.sets.get_mut(set) else {
+                    continue;
+                };
                 if let Some(item) = new {
                     each(set, item, &mut |member| entry.add(member, &mut changes));
                 }
@@ -384,8 +426,14 @@ impl<K: Clone + Eq + Hash, M: Copy + Eq + Hash + Ord> InUse<K, M> {
                     each(set, item, &mut |member| entry.take(member, &mut changes));
                 }
             }
-            if others && let Some(now) = whole(set) {
-                entry.bring_to(&now, &mut changes);
+        }
+        if others {
+            for (set, entry) in &mut self.sets {
+                if !filled.contains_key(set)
+                    && let Some(now) = whole(set)
+                {
+                    entry.bring_to(&now, &mut changes);
+                }
             }
         }
         for set in std::mem::take(&mut self.idle) {
@@ -397,6 +445,10 @@ impl<K: Clone + Eq + Hash, M: Copy + Eq + Hash + Ord> InUse<K, M> {
             changes.extend(gone);
             self.resting.push(number);
             self.sets.remove(&set);
+            self.by_number.remove(&number);
+            if let Some(selector) = set.selector() {
+                self.finder.remove(selector, number);
+            }
         }
         for set in &new {
             let Some(entry) = self.sets.get_mut(set) else {

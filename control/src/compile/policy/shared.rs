@@ -31,11 +31,8 @@ impl<K, V> Default for Shared<K, V> {
 impl<K: Clone + Eq + Hash, V> Shared<K, V> {
     /// The number of a key's value for one more user; `make` makes the value for the first.
     pub(super) fn acquire(&mut self, key: &K, make: impl FnOnce() -> V) -> u32 {
-        if let Some(number) = self.numbers.get(key) {
-            if let Some(slot) = &mut self.slots[*number as usize] {
-                slot.users += 1;
-            }
-            return *number;
+        if let Some(number) = self.acquire_known(key) {
+            return number;
         }
         let slot = Slot {
             key: key.clone(),
@@ -57,6 +54,15 @@ impl<K: Clone + Eq + Hash, V> Shared<K, V> {
         number
     }
 
+    /// The number of a key's value for one more user, if there is a value.
+    pub(super) fn acquire_known(&mut self, key: &K) -> Option<u32> {
+        let number = *self.numbers.get(key)?;
+        if let Some(slot) = &mut self.slots[number as usize] {
+            slot.users += 1;
+        }
+        Some(number)
+    }
+
     /// One user less. Gives the value back when it was the last.
     pub(super) fn release(&mut self, number: u32) -> Option<V> {
         let entry = self.slots.get_mut(number as usize)?;
@@ -76,11 +82,14 @@ impl<K: Clone + Eq + Hash, V> Shared<K, V> {
         Some(&slot.value)
     }
 
-    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (u32, &K, &mut V)> {
-        (0..).zip(&mut self.slots).filter_map(|(number, slot)| {
-            let slot = slot.as_mut()?;
-            Some((number, &slot.key, &mut slot.value))
-        })
+    pub(super) fn get_mut(&mut self, number: u32) -> Option<(&K, &mut V)> {
+        let slot = self.slots.get_mut(number as usize)?.as_mut()?;
+        Some((&slot.key, &mut slot.value))
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (u32, &V)> {
+        let numbered = (0..).zip(&self.slots);
+        numbered.filter_map(|(number, slot)| Some((number, &slot.as_ref()?.value)))
     }
 
     pub(super) fn len(&self) -> usize {
@@ -105,10 +114,15 @@ mod tests {
         assert_eq!((shared.get(one), shared.len()), (None, 1));
         assert_eq!(shared.release(one), None, "nobody used it any more");
         assert_eq!(shared.acquire(&"three", || 3), one);
-        let all: Vec<_> = shared
-            .iter_mut()
-            .map(|(_, key, value)| (*key, *value))
-            .collect();
-        assert_eq!(all, [("three", 3), ("two", 2)]);
+        assert_eq!(shared.acquire_known(&"one"), None);
+        assert_eq!(shared.acquire_known(&"two"), Some(two));
+        assert_eq!(shared.release(two), None);
+        let all: Vec<_> = shared.iter().collect();
+        assert_eq!(all, [(one, &3), (two, &2)]);
+        if let Some((key, value)) = shared.get_mut(two) {
+            assert_eq!(*key, "two");
+            *value = 4;
+        }
+        assert_eq!(shared.get(two), Some(&4));
     }
 }

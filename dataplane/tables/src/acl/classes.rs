@@ -1,6 +1,7 @@
 //! Which sets a class of addresses belongs to.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use super::rule::SetId;
 
@@ -12,7 +13,8 @@ pub struct ClassMembership {
     /// `sets[starts[class]..starts[class + 1]]`, ascending.
     sets: Vec<SetId>,
     starts: Vec<u32>,
-    by_set: HashMap<SetId, Vec<u32>>,
+    /// Copies of the table share what does not change.
+    by_set: HashMap<SetId, Arc<Vec<u32>>>,
 }
 
 /// The two class tables that the fields of a [`Key`](super::Key) refer to.
@@ -43,7 +45,7 @@ impl ClassMembership {
         }
         self.sets.truncate(kept);
         for &set in &self.sets[start..] {
-            self.by_set.entry(set).or_default().push(class);
+            Arc::make_mut(self.by_set.entry(set).or_default()).push(class);
         }
         let end = u32::try_from(self.sets.len()).expect("fewer than 2^32 memberships");
         self.starts.push(end);
@@ -76,7 +78,9 @@ impl ClassMembership {
 
     /// The classes whose members are in `set`, ascending.
     pub fn classes(&self, set: SetId) -> &[u32] {
-        self.by_set.get(&set).map_or(&[], Vec::as_slice)
+        self.by_set
+            .get(&set)
+            .map_or(&[], |classes| classes.as_slice())
     }
 }
 
