@@ -158,10 +158,10 @@ pub fn cases() -> &'static [Case] {
         nat44!("pg-nat44ed-64k-bidir-rnd", 1024, true, true),
         nat44!("pg-nat44ed-1m-udir", 16_384, false, false),
         nat44!("pg-nat44ed-1m-udir-rnd", 16_384, false, true),
+        nat44!("pg-nat44ed-1m-bidir", 16_384, true, false),
         nat44!("pg-nat44ed-1m-bidir-rnd", 16_384, true, true),
         nat44!("pg-nat44ed-4m-udir", 65_536, false, false),
-        nat44!("pg-nat44ed-4m-udir-rnd", 65_536, false, true),
-        nat44!("pg-nat44ed-4m-bidir-rnd", 65_536, true, true),
+        nat44!("pg-nat44ed-4m-bidir", 65_536, true, false),
         Case {
             name: "pg-nat44ed-cps",
             description: "NAT44, endpoint-dependent: every packet begins a session; mpps is new sessions per microsecond",

@@ -70,7 +70,7 @@ fn cut(packet: &[u8], first: usize) -> [Vec<u8>; 2] {
     let part = |bytes: &[u8], offset: u16, more: bool| {
         let mut part = packet[..20].to_vec();
         part[2..4].copy_from_slice(&(20 + bytes.len() as u16).to_be_bytes());
-        let field = offset / 8 | u16::from(more) << 13;
+        let field = (offset / 8) | (u16::from(more) << 13);
         part[6..8].copy_from_slice(&field.to_be_bytes());
         part[10..12].fill(0);
         let sum = checksum::checksum(&part);
