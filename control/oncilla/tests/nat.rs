@@ -11,6 +11,7 @@ use afpacket_sim::traffic::{
     Integrity, PathMtuOptions, PingOptions, TcpOptions, TracerouteOptions, UdpOptions, path_mtu,
     tcp_transfer, traceroute, udp_transfer,
 };
+use control::client::Client;
 use kit::{Daemon, TOPOLOGY, assert_answered, ip, lab, object, objects};
 
 const WAIT: Duration = Duration::from_secs(5);
@@ -314,6 +315,74 @@ fn addresses_of_pools_and_one_to_one_are_the_gateways() {
     for client in &clients[..10] {
         assert_eq!(echoes(client).expect("an answer"), 4);
     }
+    daemon.stop();
+}
+
+/// Two workers: the port that a flow gets brings its replies to the worker that has it.
+#[test]
+fn replies_come_to_the_worker_that_has_the_flow() {
+    let name = "replies_come_to_the_worker_that_has_the_flow";
+    let Some((lab, _turn)) = lab(name, TOPOLOGY) else {
+        return;
+    };
+    let directory = tempfile::tempdir().unwrap();
+    let arguments = ["--node", "gw", "--workers", "2"];
+    let mut daemon = Daemon::start(&lab, directory.path(), &arguments);
+    daemon.apply(&objects(lab.topology()));
+    daemon.apply(&masquerade());
+    let (a, b) = (lab.namespace("a").unwrap(), lab.namespace("b").unwrap());
+    for far in ["198.18.2.2", "2001:db8:2::2"] {
+        let options = TcpOptions {
+            streams: 48,
+            bytes_per_stream: Some(200_000),
+            duration: kit::PATIENCE,
+            verify: true,
+            ..TcpOptions::default()
+        };
+        let report = tcp_transfer(a, b, ip(far), &options).expect("connections are made");
+        assert_eq!(report.integrity, Integrity::Intact, "{far}: {report:?}");
+    }
+    let runtime = daemon.ask(Client::runtime).expect("answers");
+    let packets = |worker: &control_api::v1::WorkerRuntime| {
+        let policy = |name: &str| name == "ip4-policy" || name == "ip6-policy";
+        let nodes = worker.nodes.iter().filter(|node| policy(&node.name));
+        nodes.map(|node| node.packets).sum::<u64>()
+    };
+    let by_worker: Vec<u64> = runtime.workers.iter().map(packets).collect();
+    let pairs = runtime.workers.iter().flat_map(|worker| &worker.handoff);
+    let handed: u64 = pairs.map(|pair| pair.sent).sum();
+    println!("packets by worker {by_worker:?}, handed over {handed}");
+    assert!(
+        by_worker.iter().all(|packets| *packets > 100),
+        "{by_worker:?}"
+    );
+    assert!(
+        handed * 20 <= by_worker.iter().sum::<u64>(),
+        "{handed} of {by_worker:?}"
+    );
+    // The sessions are there to be seen.
+    let (code, text, _) = daemon.cli(&["show", "nat", "sessions", "-o", "json"]);
+    let sessions: Vec<serde_json::Value> = text
+        .lines()
+        .map(|line| serde_json::from_str(line).expect("a line of JSON"))
+        .collect();
+    assert!(code == 0 && sessions.len() >= 96, "{text}");
+    let of = |session: &serde_json::Value| session["becomes"]["source"].as_str().map(str::to_owned);
+    let known = ["198.18.2.1", "2001:db8:2::1"];
+    assert!(
+        sessions
+            .iter()
+            .filter_map(of)
+            .all(|source| known.contains(&&*source)),
+        "{text}"
+    );
+    let (code, text, _) = daemon.cli(&["show", "nat", "pools"]);
+    assert!(
+        code == 0 && text.contains("NatPool/own") && text.contains("198.18.2.1"),
+        "{text}"
+    );
+    let (code, text, _) = daemon.cli(&["show", "nat", "usage"]);
+    assert!(code == 0 && text.contains("2001:db8:2::1"), "{text}");
     daemon.stop();
 }
 
