@@ -1,6 +1,5 @@
 //! Cases of services: alone, and behind policy and in front of source NAT.
 
-use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use graph_nodes::nat::{
@@ -189,10 +188,7 @@ fn ends(port: usize, frame: &[u8]) -> Option<[(u32, u16); 2]> {
     let (ports, rest) = packet.get(20..)?.split_first_chunk::<4>()?;
     let is_right = header.ttl == 63 && rest.get(4..)?.iter().all(|byte| *byte == 0x42);
     let [a, b, c, d] = *ports;
-    let (from, to) = (
-        Ipv4Addr::from(header.source()),
-        Ipv4Addr::from(header.destination()),
-    );
+    let (from, to) = (header.source(), header.destination());
     is_right.then_some([
         (from.to_bits(), u16::from_be_bytes([a, b])),
         (to.to_bits(), u16::from_be_bytes([c, d])),
