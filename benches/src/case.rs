@@ -6,7 +6,7 @@ use graph_nodes::Snapshot;
 use graph_nodes::fib::ForwardingWriter;
 use ports::Template;
 
-use crate::{forwarding, nat, policy};
+use crate::{forwarding, nat, policy, services};
 
 /// A benchmark case. Names carry CSIT's suite name behind `pg-`: packet generator, no wire.
 #[derive(Clone, Copy)]
@@ -173,6 +173,30 @@ pub fn cases() -> &'static [Case] {
             description: "NAT44 of 16,128 sessions from inside, in random order, behind CSIT's access list of 50 denials and a permit with tracking",
             default_frame: 64,
             build: nat::behind_access_list::<256>,
+        },
+        Case {
+            name: "pg-lb-maglev-64k",
+            description: "65,536 UDP flows to 10 services of 100 backends each, from the clients only, in random order",
+            default_frame: 64,
+            build: services::balanced::<1024>,
+        },
+        Case {
+            name: "pg-lb-maglev-1m",
+            description: "1,048,576 UDP flows to 10 services of 100 backends each, from the clients only, in random order",
+            default_frame: 64,
+            build: services::balanced::<16_384>,
+        },
+        Case {
+            name: "pg-stack-64k",
+            description: "pg-flow-64k through everything: policy, a service of 100 backends, source NAT, route; both directions in random order",
+            default_frame: 64,
+            build: services::stacked::<1>,
+        },
+        Case {
+            name: "pg-stack-1m",
+            description: "pg-flow-1m through everything: policy, a service of 100 backends, source NAT, route; both directions in random order",
+            default_frame: 64,
+            build: services::stacked::<16>,
         },
     ]
 }

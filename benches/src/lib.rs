@@ -12,6 +12,7 @@ mod measure;
 mod nat;
 mod own_flows;
 mod policy;
+mod services;
 mod test_acl;
 
 pub use case::{Case, Frames, cases, find};

@@ -15,9 +15,9 @@ use crate::forwarding::{NETS4, behind_link, expect, ours, peer, two_ports};
 use crate::policy;
 
 /// The first host inside, the first address outside, the first host far away, each its number further.
-const INSIDE: u32 = u32::from_be_bytes([192, 168, 0, 0]);
+pub(crate) const INSIDE: u32 = u32::from_be_bytes([192, 168, 0, 0]);
 const OUTSIDE: u32 = u32::from_be_bytes([68, 142, 68, 0]);
-const FAR: u32 = u32::from_be_bytes([20, 0, 0, 0]);
+pub(crate) const FAR: u32 = u32::from_be_bytes([20, 0, 0, 0]);
 /// Where more than 65,536 hosts begin.
 const MANY_INSIDE: u32 = u32::from_be_bytes([172, 16, 0, 0]);
 /// Ports of each host.
@@ -30,7 +30,7 @@ const SHARING: u32 = 1024;
 
 /// The order of packets: all hosts with their first port, then all with their second, as CSIT's generator; or none, so that no two
 /// packets near each other have anything to do with each other.
-fn order(flows: u32, random: bool) -> Vec<u32> {
+pub(crate) fn order(flows: u32, random: bool) -> Vec<u32> {
     let mut order: Vec<u32> = (0..flows).collect();
     if random {
         let mut random = tables::acl::generate::Random::new(7);
@@ -141,7 +141,7 @@ pub(crate) fn new_sessions(frames: Frames) -> Setup {
     }
 }
 
-fn setup(ports: Vec<Vec<Template>>, nat: Nat, policy: Policy, flows: u64) -> Setup {
+pub(crate) fn setup(ports: Vec<Vec<Template>>, nat: Nat, policy: Policy, flows: u64) -> Setup {
     let (mut snapshot, mut writer) = two_ports(None, NETS4, 24);
     let nets = [(INSIDE, 16, 0), (MANY_INSIDE, 12, 0), (FAR, 8, 1)];
     for (net, len, port) in nets {
@@ -179,7 +179,13 @@ fn second_of(port: usize) -> IpAddr {
     }
 }
 
-fn templates(port: usize, frames: Frames, from: u32, to: u32, ports: [u16; 2]) -> Vec<Template> {
+pub(crate) fn templates(
+    port: usize,
+    frames: Frames,
+    from: u32,
+    to: u32,
+    ports: [u16; 2],
+) -> Vec<Template> {
     let make = |(length, weight): (usize, u16)| {
         let bytes = builder::eth(peer(port), ours(port))
             .ip4(Ipv4Addr::from_bits(from), Ipv4Addr::from_bits(to))

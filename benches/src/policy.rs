@@ -21,7 +21,7 @@ use crate::forwarding::{NETS4, behind_link, expect, ours, peer, two_ports};
 use graph_nodes::fib::{ForwardingWriter, NeighbourKey};
 
 /// The first host on a link, of CSIT's 10 or 100.
-const FIRST_HOST: u32 = 2;
+pub(crate) const FIRST_HOST: u32 = 2;
 /// CSIT's ports; those of the second port are the other way round.
 const PORTS: [u16; 2] = [1001, 2001];
 /// Members of the set that rules refer to.
@@ -103,18 +103,6 @@ pub(crate) fn reflecting_list(deny: u32, sources: &[(Ipv4Addr, u8); 2]) -> Polic
 /// `HOSTS` times 65,536 connections, all allowed and tracked, whose packets come in an order in which no two near each other
 /// have anything to do with each other.
 pub(crate) fn flows<const HOSTS: u32>(frames: Frames) -> Setup {
-    let everything = || {
-        let all = program(&[Rule::default()], |_| Outcome::Allow, &Arc::default());
-        Some(Arc::new(all))
-    };
-    let mut workload = nobody();
-    workload.kind = EndpointKind::Workload;
-    workload.lists.normal = [everything(), everything()];
-    let policy = Policy {
-        generation: 1,
-        interfaces: vec![Some(Arc::new(workload)), None],
-        ..Policy::default()
-    };
     let ports = (0..2usize).map(|port| {
         let host = |host: u32| {
             let (from, to) = (address(port, host), address(1 - port, host));
@@ -128,7 +116,23 @@ pub(crate) fn flows<const HOSTS: u32>(frames: Frames) -> Setup {
     let flows = u64::from(HOSTS) << 16;
     Setup {
         warm_up: flows * 4,
-        ..setup(ports.collect(), policy, HOSTS, flows)
+        ..setup(ports.collect(), open_workload(), HOSTS, flows)
+    }
+}
+
+/// A workload on port 0 that may do everything.
+pub(crate) fn open_workload() -> Policy {
+    let everything = || {
+        let all = program(&[Rule::default()], |_| Outcome::Allow, &Arc::default());
+        Some(Arc::new(all))
+    };
+    let mut workload = nobody();
+    workload.kind = EndpointKind::Workload;
+    workload.lists.normal = [everything(), everything()];
+    Policy {
+        generation: 1,
+        interfaces: vec![Some(Arc::new(workload)), None],
+        ..Policy::default()
     }
 }
 
@@ -189,7 +193,8 @@ pub(crate) fn new_flows<const RULES: u32>(frames: Frames) -> Setup {
     }
 }
 
-fn setup(ports: Vec<Vec<Template>>, policy: Policy, hosts: u32, flows: u64) -> Setup {
+/// The first `hosts` hosts of each link are known.
+pub(crate) fn setup(ports: Vec<Vec<Template>>, policy: Policy, hosts: u32, flows: u64) -> Setup {
     let (mut snapshot, mut writer) = two_ports(None, NETS4, 24);
     neighbours(&mut writer, hosts);
     snapshot.policy = policy;
@@ -219,7 +224,7 @@ fn neighbours(writer: &mut ForwardingWriter, hosts: u32) {
     expect(writer.commit());
 }
 
-fn address(port: usize, host: u32) -> u32 {
+pub(crate) fn address(port: usize, host: u32) -> u32 {
     match NETS4[port] {
         IpAddr::V4(net) => net.to_bits() + host,
         IpAddr::V6(_) => 0,

@@ -549,3 +549,75 @@ fn one_worker_keeps_everything() {
     assert_eq!((gateway.out().len(), gateway.handed_over()), (300, 0));
     gateway.finish();
 }
+
+/// What a frame says about a UDP packet: addresses and ports, source first.
+fn ends(frame: &[u8]) -> [(Ipv4Addr, u16); 2] {
+    let address = |at: usize| Ipv4Addr::from_octets(*frame[at..].first_chunk().expect("a header"));
+    let port = |at: usize| u16::from_be_bytes([frame[at], frame[at + 1]]);
+    [(address(26), port(34)), (address(30), port(36))]
+}
+
+/// A service keeps sources, and answers reach their flow whichever worker they arrive at: where the one that chose the backend would
+/// not own them, the source's port has changed.
+#[test]
+fn answers_of_backends_find_their_flow() {
+    use graph_nodes::nat::{
+        Affinity, Backend, Backends, ClientSource, DestinationRules, Nat, Secret, Service, Services,
+    };
+
+    let (client, vip) = (net4(21, 1), Ipv4Addr::new(10, 96, 0, 10));
+    let backend = |host: u8| Backend {
+        address: net4(20, host).to_bits(),
+        port: 8080,
+        identity: host.into(),
+        weight: 1,
+        local: true,
+    };
+    let service = Service {
+        address: vip.to_bits(),
+        protocol: 17,
+        port: 80,
+        identity: 1,
+        backends: Arc::new(Backends::new(&[1, 2, 3].map(backend)).expect("a table")),
+        affinity: Affinity::None,
+        allowed: None,
+        source: ClientSource::Kept,
+    };
+    let services = Services::new(vec![service], Secret::of_process()).expect("services");
+    let rules = Arc::new(DestinationRules::new(&[], &[]).with_services(services));
+    for workers in [1, 2, 3] {
+        let mut nat = Nat::default();
+        nat.ip4.destination = vec![Some(Arc::clone(&rules))];
+        let mut gateway = Gateway::new(workers, |snapshot| {
+            snapshot.nat = nat;
+            snapshot.set_policy_features();
+        });
+        let mut through = |worker: u16, port: u8, from: (Ipv4Addr, u16), to: (Ipv4Addr, u16)| {
+            let frame = link(port == 1).ip4(from.0, to.0).udp(from.1, to.1).build();
+            gateway.send(usize::from(worker) % workers, port.into(), frame);
+            gateway.settle();
+            let [(_, out, frame)] = &gateway.out()[..] else {
+                panic!("one packet: {:?}", gateway.drops());
+            };
+            assert_eq!(*out, usize::from(1 - port));
+            ends(frame)
+        };
+        let mut changed = 0;
+        let mut seen = std::collections::HashSet::new();
+        for port in 3000..3200 {
+            let [from, backend] = through(port, 0, (client, port), (vip, 80));
+            assert_eq!((from.0, backend.1), (client, 8080));
+            assert!(seen.insert((from, backend)));
+            changed += usize::from(from.1 != port);
+            for worker in 0..3 {
+                let answer = through(worker, 1, backend, from);
+                assert_eq!(answer, [(vip, 80), (client, port)]);
+                let again = through(worker, 0, (client, port), (vip, 80));
+                assert_eq!(again, [from, backend]);
+            }
+        }
+        assert_eq!(changed > 0, workers > 1, "{changed}");
+        assert_eq!(gateway.handed_over() > 0, workers > 1);
+        gateway.finish();
+    }
+}

@@ -245,7 +245,7 @@ impl NatSections {
         Nat {
             ip4: self.ip4.to_translation(),
             ip6: self.ip6.to_translation(),
-            counters: None,
+            ..Nat::default()
         }
     }
 }

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
+use tables::Tick;
 use tables::acl::{Address, Key};
 
-use super::Pool;
+use super::{Affinities, Pool, Refusal, Services};
 
 /// What is sent to an address, a port or a prefix of this host, and where it goes instead.
 #[derive(Clone, Debug)]
@@ -25,8 +26,8 @@ pub struct Destination<A> {
     pub source: Option<Arc<Pool<A>>>,
 }
 
-/// Rules about destinations. Ports of an address are found before prefixes, long prefixes before short ones, and of rules that
-/// overlap the one that was given first.
+/// Rules about destinations. Services are found first, ports of an address before prefixes, long prefixes before short ones, and of
+/// rules that overlap the one that was given first.
 #[derive(Clone, Debug)]
 pub struct DestinationRules<A> {
     rules: Box<[Destination<A>]>,
@@ -36,6 +37,31 @@ pub struct DestinationRules<A> {
     prefixes: Box<[OfLength<A>]>,
     /// Ranges of addresses that sources become, sorted.
     externals: Box<[(A, A)]>,
+    services: Services<A>,
+}
+
+/// What was found for a packet. It holds for the rules that said so, and no others.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Redirect {
+    /// The rule with this number is about it.
+    Rule(u32),
+    /// The service with this number sends it to the backend at this position.
+    Backend(u32, u16),
+    /// A service is meant, and does not take it.
+    Refused(Refusal),
+}
+
+/// What the destination of a packet becomes.
+#[derive(Clone, Copy, Debug)]
+pub struct Arrival<'a, A> {
+    /// The address.
+    pub address: A,
+    /// The port.
+    pub port: u16,
+    /// What the source becomes one of, whatever other rules say.
+    pub source: Option<&'a Pool<A>>,
+    /// A service has chosen it.
+    pub served: bool,
 }
 
 /// Rules about prefixes of one length: prefix and number.
@@ -74,18 +100,65 @@ impl<A: Address> DestinationRules<A> {
             ports: ports.into(),
             prefixes: by_length.into_iter().map(sorted).collect(),
             externals: externals.into(),
+            services: Services::default(),
         }
     }
 
-    /// The rule about a packet, and its number.
-    pub fn find(&self, key: &Key<A>) -> Option<(u32, &Destination<A>)> {
-        let number = self.port(key).or_else(|| self.prefix(key))?;
-        Some((number, self.rules.get(number as usize)?))
+    /// With these services.
+    pub fn with_services(self, services: Services<A>) -> Self {
+        Self { services, ..self }
     }
 
-    /// The rule with a number.
-    pub fn rule(&self, number: u32) -> Option<&Destination<A>> {
-        self.rules.get(number as usize)
+    /// The services.
+    pub fn services(&self) -> &Services<A> {
+        &self.services
+    }
+
+    /// What is said about a packet that begins a flow. Of a service the backend is chosen here, once per flow: `affinities` hears
+    /// of it where the client is to have it again.
+    pub fn find(
+        &self,
+        key: &Key<A>,
+        affinities: &mut Affinities<A>,
+        now: Tick,
+    ) -> Option<Redirect> {
+        let service = self.services.redirect(key, affinities, now);
+        service.or_else(|| {
+            let rule = self.port(key).or_else(|| self.prefix(key));
+            rule.map(Redirect::Rule)
+        })
+    }
+
+    /// What becomes of a packet, by its source, and its destination with the port. `None` where it is refused.
+    pub fn arrival(
+        &self,
+        redirect: Redirect,
+        from: A,
+        (address, port): (A, u16),
+    ) -> Option<Arrival<'_, A>> {
+        match redirect {
+            Redirect::Rule(number) => {
+                let rule = self.rules.get(number as usize)?;
+                let (address, port) = rule.apply(address, port);
+                Some(Arrival {
+                    address,
+                    port,
+                    source: rule.source.as_deref(),
+                    served: false,
+                })
+            }
+            Redirect::Backend(number, position) => {
+                let service = self.services.service(number)?;
+                let backend = service.backends.list().get(usize::from(position))?;
+                Some(Arrival {
+                    address: backend.address,
+                    port: backend.port,
+                    source: service.source.pool(from, backend),
+                    served: true,
+                })
+            }
+            Redirect::Refused(_) => None,
+        }
     }
 
     /// Whether an address is one that sources become, and nothing else.
@@ -139,7 +212,7 @@ impl<A: Address> Destination<A> {
 }
 
 /// The first bits of an address, the others 0.
-fn masked<A: Address>(address: A, prefix_len: u8) -> A {
+pub(super) fn masked<A: Address>(address: A, prefix_len: u8) -> A {
     spliced(address, A::narrow(0), prefix_len)
 }
 

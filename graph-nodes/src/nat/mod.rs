@@ -9,14 +9,20 @@
 //! packet is kept in its two records, and everything behind finds the packet as it will leave. The order is Linux's and Calico's: lists
 //! before translation see the destination that the sender wrote, all others the one that it becomes and the source that was.
 //!
+//! A destination rule is a port forward, a prefix one to one, or a service: an address and a port that several backends stand behind.
+//!
 //! Names and requirements are those of RFC 2663, RFC 4787, RFC 5382 and RFC 5508.
 
+mod affinity;
 mod apply;
 mod destination;
 mod pool;
 #[cfg(test)]
 mod reference;
 mod restore;
+mod service;
+#[cfg(test)]
+mod service_tests;
 mod source;
 #[cfg(test)]
 mod tests;
@@ -27,15 +33,24 @@ use tables::acl::Address;
 
 use crate::policy::RuleCounters;
 
+pub use affinity::Affinities;
 pub(crate) use apply::{Translated, has_ports};
-pub use destination::{Destination, DestinationRules};
+pub use destination::{Arrival, Destination, DestinationRules, Redirect};
 pub use pool::Pool;
 pub(crate) use restore::restore;
+pub(crate) use service::SERVED;
+pub use service::{
+    Affinity, Backend, Backends, ClientSource, Refusal, Secret, Service, ServiceError, Services,
+    SourceRanges,
+};
 pub use source::{Source, SourceRules};
 
 /// What the nodes read about translation; empty by default, and then it costs nothing.
 #[derive(Clone, Default, Debug)]
 pub struct Nat {
+    /// Another one with every change of services. Flows of UDP, which say no end, end then if their backend has gone; those of
+    /// other protocols stay.
+    pub generation: u32,
     /// Of IPv4.
     pub ip4: Translation<u32>,
     /// Of IPv6.
@@ -96,5 +111,22 @@ impl<A: Address> Translation<A> {
     #[inline]
     pub fn destination_of(&self, vrf: u16) -> Option<&DestinationRules<A>> {
         self.destination.get(usize::from(vrf))?.as_deref()
+    }
+
+    /// Whether a flow may stay that goes from an address and a port of a VRF, `to`, to another, `by`; `served`: because a service
+    /// has said so when it began.
+    pub(crate) fn still_serves(
+        &self,
+        vrf: u16,
+        protocol: u8,
+        to: (A, u16),
+        by: (A, u16),
+        served: bool,
+    ) -> bool {
+        let rules = self.destination_of(vrf);
+        match rules.and_then(|rules| rules.services().at(to.0, protocol, to.1)) {
+            Some((_, service)) => service.backends.has(by.0, by.1),
+            None => !served,
+        }
     }
 }

@@ -25,7 +25,7 @@ pub(super) fn pool_addresses() -> std::ops::RangeInclusive<u32> {
     Ipv4Addr::new(203, 0, 113, 1).to_bits()..=Ipv4Addr::new(203, 0, 113, 4).to_bits()
 }
 
-fn pool(first: Ipv4Addr, last: Ipv4Addr, ports: (u16, u16)) -> Arc<Pool<u32>> {
+pub(super) fn pool(first: Ipv4Addr, last: Ipv4Addr, ports: (u16, u16)) -> Arc<Pool<u32>> {
     Arc::new(Pool {
         number: 0,
         addresses: [(first.to_bits(), last.to_bits())].into(),
@@ -34,7 +34,7 @@ fn pool(first: Ipv4Addr, last: Ipv4Addr, ports: (u16, u16)) -> Arc<Pool<u32>> {
     })
 }
 
-fn from(net: &str) -> Rule {
+pub(super) fn from(net: &str) -> Rule {
     Rule {
         source: Side {
             prefixes: vec![Prefix::V4(net4(net))],
@@ -139,7 +139,11 @@ pub(super) fn pass(gateway: &mut Gateway, packet: TestPacket) -> Result<TestPack
     }
 }
 
-fn bytes(gateway: &mut Gateway, interface: u16, bytes: Vec<u8>) -> Result<Vec<u8>, &'static str> {
+pub(super) fn bytes(
+    gateway: &mut Gateway,
+    interface: u16,
+    bytes: Vec<u8>,
+) -> Result<Vec<u8>, &'static str> {
     let packet = TestPacket {
         bytes,
         interface,
@@ -148,11 +152,11 @@ fn bytes(gateway: &mut Gateway, interface: u16, bytes: Vec<u8>) -> Result<Vec<u8
     pass(gateway, packet).map(|packet| packet.bytes)
 }
 
-fn gateway(policy: Policy, nat: Nat) -> Gateway {
+pub(super) fn gateway(policy: Policy, nat: Nat) -> Gateway {
     Gateway::translating(Ip4Policy::default, policy, nat, 1000)
 }
 
-fn source_of(packet: &[u8]) -> (Ipv4Addr, u16) {
+pub(super) fn source_of(packet: &[u8]) -> (Ipv4Addr, u16) {
     let address = Ipv4Addr::from_octets(*packet[12..].first_chunk().unwrap());
     (address, u16::from_be_bytes([packet[20], packet[21]]))
 }

@@ -12,7 +12,10 @@ use super::enforce::Work;
 use super::events::{FlowWatch, Lone};
 use super::packet::{Exit, Head, Version, question_of_flow, redirected};
 use super::{Drop, Judgement, OUTPUT, RuleId};
-use crate::nat::{Destination, Pool, Source, Translated as _, has_ports};
+use crate::nat::{
+    Affinities, Arrival, DestinationRules, Pool, Redirect, Refusal, SERVED, Source,
+    Translated as _, has_ports,
+};
 use crate::snapshot::NO_INTERFACE;
 
 /// What became of a packet: it passes, as one of a flow or of none.
@@ -27,6 +30,8 @@ pub(super) struct Case<'a, V: Version> {
     pub(super) target: Option<Target<'a, V>>,
     /// The rule about the source of the packet as it came.
     pub(super) source: u32,
+    /// Why a service that it is sent to does not take it.
+    pub(super) refused: Option<Refusal>,
     pub(super) exit: Exit,
     pub(super) interface: u16,
     pub(super) bytes: u32,
@@ -39,6 +44,8 @@ pub(super) struct Target<'a, V: Version> {
     question: Key<V::Address>,
     /// What its source becomes, whatever rules about sources say.
     source: Option<&'a Pool<V::Address>>,
+    /// A service has chosen it.
+    served: bool,
 }
 
 /// What is to be remembered about a flow that may pass.
@@ -51,23 +58,42 @@ enum Binding<K> {
     Becomes(K),
 }
 
-/// The rule that translates the destination of a packet, and its number.
-pub(super) fn redirect<'a, V: Version>(
-    question: &Key<V::Address>,
+/// What translates the destinations of packets that come in by an interface.
+fn destinations<'a, V: Version>(
     interface: u16,
     work: &Work<'a>,
-) -> Option<(u32, &'a Destination<V::Address>)> {
+) -> Option<&'a DestinationRules<V::Address>> {
     let snapshot = work.snapshot;
     let vrf = snapshot.interfaces.get(usize::from(interface))?.vrf;
-    V::translation(snapshot).destination_of(vrf)?.find(question)
+    V::translation(snapshot).destination_of(vrf)
+}
+
+/// What is said about the destination of a packet.
+pub(super) fn redirect<V: Version>(
+    question: &Key<V::Address>,
+    interface: u16,
+    affinities: &mut Affinities<V::Address>,
+    work: &Work<'_>,
+) -> Option<Redirect> {
+    destinations::<V>(interface, work)?.find(question, affinities, work.now)
+}
+
+/// What the destination of a packet becomes that this was found for.
+pub(super) fn arrival<'a, V: Version>(
+    key: &V::Key,
+    interface: u16,
+    found: Redirect,
+    work: &Work<'a>,
+) -> Option<Arrival<'a, V::Address>> {
+    let ((source, destination), (_, port)) = (V::ends(key), V::ports(key));
+    destinations::<V>(interface, work)?.arrival(found, source, (destination, port))
 }
 
 /// The key of a packet with its destination translated.
-pub(super) fn apply<V: Version>(key: &V::Key, rule: &Destination<V::Address>) -> V::Key {
-    let ((source, destination), ports) = (V::ends(key), V::ports(key));
-    let (destination, port) = rule.apply(destination, ports.1);
-    let ends = (source, destination);
-    V::key(ends, (ports.0, port), key.protocol(), key.zone())
+pub(super) fn arrived<V: Version>(key: &V::Key, arrival: &Arrival<'_, V::Address>) -> V::Key {
+    let ends = (V::ends(key).0, arrival.address);
+    let ports = (V::ports(key).0, arrival.port);
+    V::key(ends, ports, key.protocol(), key.zone())
 }
 
 /// The key that a packet of a new flow is likely to leave with, with its destination translated: good for asking for memory.
@@ -80,16 +106,20 @@ pub(super) fn expected<V: Version>(after: &V::Key, pool: &Pool<V::Address>) -> V
 }
 
 impl<'a, V: Version> Target<'a, V> {
-    /// What the rule with a number makes of a packet.
-    pub(super) fn new(key: &V::Key, interface: u16, rule: u32, work: &Work<'a>) -> Option<Self> {
-        let snapshot = work.snapshot;
-        let vrf = snapshot.interfaces.get(usize::from(interface))?.vrf;
-        let rule = V::translation(snapshot).destination_of(vrf)?.rule(rule)?;
-        let key = apply::<V>(key, rule);
+    /// What was found for a packet makes of it.
+    pub(super) fn new(
+        key: &V::Key,
+        interface: u16,
+        found: Redirect,
+        work: &Work<'a>,
+    ) -> Option<Self> {
+        let arrival = arrival::<V>(key, interface, found, work)?;
+        let key = arrived::<V>(key, &arrival);
         Some(Self {
             key,
             question: work.policy.classify(question_of_flow::<V>(&key)),
-            source: rule.source.as_deref(),
+            source: arrival.source,
+            served: arrival.served,
         })
     }
 }
@@ -271,6 +301,9 @@ impl<V: Version> Case<'_, V> {
                 flow.reply.rewrite_to(&self.key.reversed()),
             ];
             flags = LegFlags::REWRITE;
+            if self.is_served() {
+                flags = flags.and(SERVED);
+            }
         }
         let leg = |rule: RuleId| Leg {
             policy_generation: work.policy.generation,
@@ -300,8 +333,18 @@ impl<V: Version> Case<'_, V> {
         }
     }
 
+    /// A service has chosen where it goes.
+    fn is_served(&self) -> bool {
+        self.target.as_ref().is_some_and(|target| target.served)
+    }
+
     /// What the packet becomes.
     fn bind(&self, flows: &FlowTable, work: &Work<'_>) -> Result<Binding<V::Key>, Drop> {
+        match self.refused {
+            Some(Refusal::Source) => return Err(Drop::ServiceSource),
+            Some(Refusal::NoBackends) => return Err(Drop::ServiceNoBackends),
+            None => {}
+        }
         let translation = V::translation(work.snapshot);
         let vrf = work.snapshot.interfaces.get(usize::from(self.interface));
         let vrf = vrf.map_or(0, |interface| interface.vrf);
@@ -322,10 +365,11 @@ impl<V: Version> Case<'_, V> {
             Some(_) => rules.find(asked),
             None => rules.rule(self.source),
         });
-        // Back inside, as if the packet had gone out to where it was sent: the answers have to come by here. What comes from outside
+        // Back inside, as if the packet had gone out to where it was sent: the answers have to come by here (a service says itself whose do). What comes from outside
         // goes on with the source that it has.
         let is_inside = translation.source_of(self.interface).is_none();
-        if by_rule.is_none() && self.target.is_some() && (is_inside || out == self.interface) {
+        let is_forwarded = self.target.as_ref().is_some_and(|target| !target.served);
+        if by_rule.is_none() && is_forwarded && (is_inside || out == self.interface) {
             let hairpin = translation.hairpin_of(vrf);
             by_rule = hairpin.and_then(|rules| rules.find(self.question));
         }
@@ -346,7 +390,11 @@ impl<V: Version> Case<'_, V> {
                 false => Ok(Binding::None),
             };
         }
-        let leaving = leaving.transpose()?.unwrap_or(*after);
+        let leaving = match leaving {
+            Some(leaving) => leaving?,
+            None if self.is_served() => self.keep_source(after, flows, work),
+            None => *after,
+        };
         Ok(if leaving != *self.key {
             Binding::Becomes(leaving)
         } else if rules.is_some() || translation.source_of(self.interface).is_some() {
@@ -370,7 +418,40 @@ impl<V: Version> Case<'_, V> {
                 rule: RuleId(u32::from(pool.number) + 1),
             });
         };
-        let ((host, to), ports, protocol) = (V::ends(after), V::ports(after), after.protocol());
+        for address in pool.addresses_for(V::ends(after).0) {
+            if let Some(key) = self.free(pool, address, after, flows, work) {
+                counted(true);
+                return Ok(key);
+            }
+        }
+        counted(false);
+        Err(Drop::NatExhausted)
+    }
+
+    /// The key that a packet leaves with whose source stays: with another port, where a flow to the same backend has its own (one to
+    /// another address of the service, or to the backend itself), or answers would come to another worker.
+    fn keep_source(&self, after: &V::Key, flows: &FlowTable, work: &Work<'_>) -> V::Key {
+        let any = Pool {
+            number: 0,
+            addresses: Box::default(),
+            ports: (1, u16::MAX),
+            paired: true,
+        };
+        let own = V::ends(after).0;
+        let free = self.free(&any, own, after, flows, work);
+        free.unwrap_or(*after)
+    }
+
+    /// The key with this source address and a port of the pool that no flow to the same endpoint has.
+    fn free(
+        &self,
+        pool: &Pool<V::Address>,
+        address: V::Address,
+        after: &V::Key,
+        flows: &FlowTable,
+        work: &Work<'_>,
+    ) -> Option<V::Key> {
+        let ((_, to), ports, protocol) = (V::ends(after), V::ports(after), after.protocol());
         let is_query =
             protocol == <V::Address as tables::acl::Address>::ICMP && ports.1 == u16::from(V::ECHO);
         let seed = flows.hash(after).to_bits();
@@ -382,21 +463,13 @@ impl<V: Version> Case<'_, V> {
             let taken = flows.lookup(&reply, flows.hash(&reply));
             taken.is_none_or(|at| !flows.is_live(at, work.now))
         };
-        for address in pool.addresses_for(host) {
-            let with = |port| V::key((address, to), (port, ports.1), protocol, after.zone());
-            let found = if has_ports(protocol) || is_query {
-                let mut candidates = pool.ports_for(ports.0, seed).map(with);
-                candidates.find(is_free)
-            } else {
-                Some(with(ports.0)).filter(is_free)
-            };
-            if let Some(key) = found {
-                counted(true);
-                return Ok(key);
-            }
+        let with = |port| V::key((address, to), (port, ports.1), protocol, after.zone());
+        if has_ports(protocol) || is_query {
+            let mut candidates = pool.ports_for(ports.0, seed).map(with);
+            candidates.find(is_free)
+        } else {
+            Some(with(ports.0)).filter(is_free)
         }
-        counted(false);
-        Err(Drop::NatExhausted)
     }
 
     /// Whether the access list on output is still to be asked when it is known what the packet becomes.

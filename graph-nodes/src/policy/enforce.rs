@@ -8,7 +8,7 @@ use tables::acl::{Key, NO_MATCH};
 use tables::{FlowHash, FlowKey, FlowTable, FlowTrace, Tick, Tracked};
 
 use super::ahead::{Ahead, Asked, Foreseen, Hearing, lists};
-use super::case::{Case, Target, apply, expected, is_tcp, redirect};
+use super::case::{Case, Target, arrival, arrived, expected, is_tcp, redirect};
 use super::counters::WorkerRules;
 use super::decide::{Answer, Way, answer, is_link_talk};
 use super::events::{FlowWatch, tell_guarded};
@@ -24,7 +24,7 @@ use super::{
     AccessProgram, Drop, EndpointKind, INGRESS, INPUT, InterfacePolicy, Judgement, Policy,
 };
 use crate::icmp::ErrorWord;
-use crate::nat::Source;
+use crate::nat::{Affinities, Redirect, Source};
 use crate::snapshot::{NO_INTERFACE, Snapshot};
 
 /// The edges of both nodes, in this order.
@@ -48,11 +48,12 @@ pub(super) struct Enforcer<V: Version> {
     new: Box<[u8]>,
     questions: Box<[Key<V::Address>]>,
     exits: Box<[Exit]>,
-    /// Rules that translate their destinations, where anything is translated.
-    redirects: Box<[Option<u32>]>,
+    /// What is said about their destinations, where anything is translated.
+    redirects: Box<[Option<Redirect>]>,
     /// Rules that translate their sources, and the keys that they are expected to leave with, likewise.
     sources: Box<[u32]>,
     leaving: Box<[V::Key]>,
+    affinities: Affinities<V::Address>,
     /// All packets of the frame came in by one interface.
     one_interface: bool,
     foreseen: Foreseen,
@@ -60,6 +61,8 @@ pub(super) struct Enforcer<V: Version> {
     fragments: Fragments<V::Key>,
     /// What is said about a packet that is denied where denials are answered.
     prohibited: ErrorWord,
+    /// And about one to a service that has no backends.
+    unreachable: ErrorWord,
 }
 
 /// What one frame needs, beside the memory.
@@ -87,7 +90,8 @@ impl Work<'_> {
 }
 
 impl<V: Version> Enforcer<V> {
-    pub(super) fn new(prohibited: ErrorWord) -> Self {
+    /// With what is said about packets that are prohibited, and whose port is unreachable.
+    pub(super) fn new(prohibited: ErrorWord, unreachable: ErrorWord) -> Self {
         fn array<T: Clone>(value: T) -> Box<[T]> {
             vec![value; FRAME_SIZE].into()
         }
@@ -102,11 +106,13 @@ impl<V: Version> Enforcer<V> {
             redirects: array(None),
             sources: array(NO_MATCH),
             leaving: array(V::Key::default()),
+            affinities: Affinities::default(),
             one_interface: false,
             foreseen: Foreseen::default(),
             hearing: Hearing::default(),
             fragments: Fragments::default(),
             prohibited,
+            unreachable,
         }
     }
 
@@ -410,13 +416,18 @@ impl<V: Version> Enforcer<V> {
                 }
                 let redirect = self.redirects[slot].filter(|_| work.translates);
                 let target = redirect
-                    .and_then(|rule| Target::new(&self.keys[at], packet.interface, rule, work));
+                    .and_then(|found| Target::new(&self.keys[at], packet.interface, found, work));
+                let refused = match redirect {
+                    Some(Redirect::Refused(why)) => Some(why),
+                    _ => None,
+                };
                 let case = Case::<V> {
                     key: &self.keys[at],
                     head: self.heads[at],
                     question: &self.questions[slot],
                     target,
                     source: self.sources[slot],
+                    refused,
                     exit: self.exits[slot],
                     interface: packet.interface,
                     bytes: length::<V>(packet, work.view),
@@ -465,11 +476,18 @@ impl<V: Version> Enforcer<V> {
         let mut after = self.keys[at];
         let mut destination = self.questions[slot].destination();
         if work.translates {
-            let redirect = redirect::<V>(&self.questions[slot], packet.interface, work);
-            self.redirects[slot] = redirect.map(|(number, _)| number);
-            if let Some((_, rule)) = redirect {
-                after = apply::<V>(&after, rule);
-                destination = V::ends(&after).1;
+            let interface = packet.interface;
+            let redirect =
+                redirect::<V>(&self.questions[slot], interface, &mut self.affinities, work);
+            self.redirects[slot] = redirect;
+            if let Some(found) = redirect
+                && let Some(arrival) = arrival::<V>(&after, interface, found, work)
+            {
+                after = arrived::<V>(&after, &arrival);
+                destination = arrival.address;
+                if let Some(pool) = arrival.source {
+                    after = expected::<V>(&after, pool);
+                }
             }
         }
         let bytes = work.view.bytes(packet);
@@ -606,6 +624,11 @@ impl<V: Version> Enforcer<V> {
         if reason == Drop::NatExhausted {
             // RFC 5508 section 6 (REQ-8): the sender is told.
             packet.word = self.prohibited.to_word();
+            return ERROR;
+        }
+        if reason == Drop::ServiceNoBackends {
+            // As kube-proxy does, of TCP, too.
+            packet.word = self.unreachable.to_word();
             return ERROR;
         }
         if !(work.policy.settings.reject && reason.is_answered()) {

@@ -191,6 +191,8 @@ dataplane::drop_reasons! {
         FlowTableFull = "flow-table-full": "There is no room to remember the packet's flow",
         NatNoSession = "nat-no-session": "The packet is for an address that sources are translated to, and belongs to no flow; or it may not leave untranslated and begins none",
         NatExhausted = "nat-exhausted": "No address and port of the pool are free for the packet's flow",
+        ServiceSource = "service-source": "The packet's source is none that the service it is sent to is there for (loadBalancerSourceRanges)",
+        ServiceNoBackends = "service-no-backends": "The service that the packet is sent to has no backends",
         Truncated = "truncated": "The packet ends inside its headers",
         Malformed = "malformed": "The IPv6 extension headers are malformed",
     }
