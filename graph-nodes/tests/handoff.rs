@@ -621,3 +621,86 @@ fn answers_of_backends_find_their_flow() {
         gateway.finish();
     }
 }
+
+/// What rules give another destination or source whose port must stay: both directions of it meet, whichever worker they arrive at.
+#[test]
+fn answers_of_forwarded_ports_and_of_one_to_one_find_their_flow() {
+    use graph_nodes::nat::{Destination, DestinationRules, Nat, Source, SourceRules};
+    use tables::acl::{Prefix, Rule, Side};
+
+    let (client, server) = (net4(21, 1), net4(20, 7));
+    let (outside, external) = (Ipv4Addr::new(10, 96, 0, 10), Ipv4Addr::new(10, 96, 1, 0));
+    let own = Ipv4Addr::new(10, 96, 1, 7);
+    let internal = Ipv4Addr::from_bits(server.to_bits() & !0xff);
+    let forward = Destination {
+        address: outside.to_bits(),
+        prefix_len: 32,
+        protocol: Some(17),
+        ports: Some((80, 89)),
+        to: server.to_bits(),
+        port: Some(8080),
+        source: None,
+    };
+    let one_to_one = Destination {
+        address: external.to_bits(),
+        prefix_len: 24,
+        protocol: None,
+        ports: None,
+        to: internal.to_bits(),
+        port: None,
+        source: None,
+    };
+    let inside = tables::Prefix4::new(internal.to_bits(), 24).expect("a prefix");
+    let from_inside = Rule {
+        source: Side {
+            prefixes: vec![Prefix::V4(inside)],
+            ..Side::default()
+        },
+        ..Rule::default()
+    };
+    let becomes = Source::Prefix {
+        internal: internal.to_bits(),
+        external: external.to_bits(),
+        prefix_len: 24,
+    };
+    for workers in [1, 2, 3] {
+        let mut nat = Nat::default();
+        let rules = DestinationRules::new(&[forward.clone(), one_to_one.clone()], &[]);
+        nat.ip4.destination = vec![Some(Arc::new(rules))];
+        let sources = SourceRules::new(&[(from_inside.clone(), becomes.clone())]);
+        nat.ip4.source = vec![Some(Arc::new(sources))];
+        let mut gateway = Gateway::new(workers, |snapshot| {
+            snapshot.nat = nat;
+            snapshot.set_policy_features();
+        });
+        let mut through = |worker: u16, port: u8, from: (Ipv4Addr, u16), to: (Ipv4Addr, u16)| {
+            let frame = link(port == 1).ip4(from.0, to.0).udp(from.1, to.1).build();
+            gateway.send(usize::from(worker) % workers, port.into(), frame);
+            gateway.settle();
+            let [(_, _, frame)] = &gateway.out()[..] else {
+                panic!("one packet: {:?}", gateway.drops());
+            };
+            ends(frame)
+        };
+        for port in 3000..3060 {
+            let (begins, answers) = (port % 3, (port + 1) % 3);
+            // A forwarded port, one of several.
+            let (there, to) = ((client, port), (outside, 80 + port % 10));
+            let target = (server, 8080 + port % 10);
+            assert_eq!(through(begins, 0, there, to), [there, target]);
+            assert_eq!(through(answers, 1, target, there), [to, there]);
+            assert_eq!(through(answers, 0, there, to), [there, target]);
+            // One to one, begun outside.
+            let (to, target) = ((own, 53), (server, 53));
+            assert_eq!(through(begins, 0, there, to), [there, target]);
+            assert_eq!(through(answers, 1, target, there), [to, there]);
+            // One to one, begun inside.
+            let (host, seen, far) = ((server, port), (own, port), (client, 123));
+            assert_eq!(through(begins, 1, host, far), [seen, far]);
+            assert_eq!(through(answers, 0, far, seen), [far, host]);
+            assert_eq!(through(answers, 1, host, far), [seen, far]);
+        }
+        assert_eq!(gateway.handed_over() > 0, workers > 1);
+        gateway.finish();
+    }
+}

@@ -4,7 +4,7 @@
 //! 2. [`compile`] lowers the objects to [`NatSections`]: plain data, equal where the dataplane would do the same.
 //! 3. [`NatSections::to_nat`] makes of it what the nodes read.
 //!
-//! Addresses of pools, forwards and one-to-one mappings that no interface has become local routes of the VRF ([`routes`]), so that
+//! Addresses of pools, forwards and one-to-one mappings that no interface has become local routes of the VRF (`routes`), so that
 //! this node answers for them.
 
 mod numbers;

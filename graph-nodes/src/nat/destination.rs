@@ -129,6 +129,17 @@ impl<A: Address> DestinationRules<A> {
         })
     }
 
+    /// Whether there are rules beside services.
+    pub(crate) fn has_rules(&self) -> bool {
+        !self.rules.is_empty()
+    }
+
+    /// The rule about a packet, where that is no service's to decide: what it says is always the same.
+    pub(crate) fn fixed(&self, key: &Key<A>) -> Option<&Destination<A>> {
+        let number = self.port(key).or_else(|| self.prefix(key))?;
+        self.rules.get(number as usize)
+    }
+
     /// What becomes of a packet, by its source, and its destination with the port. `None` where it is refused.
     pub fn arrival(
         &self,

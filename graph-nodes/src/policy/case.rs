@@ -457,7 +457,10 @@ impl<V: Version> Case<'_, V> {
         let seed = flows.hash(after).to_bits();
         let is_free = |key: &V::Key| {
             let reply = key.reversed();
-            if work.home.is_some_and(|home| !home.owns(&reply)) {
+            if work
+                .home
+                .is_some_and(|home| !home.owns::<V>(&reply, work.snapshot))
+            {
                 return false;
             }
             let taken = flows.lookup(&reply, flows.hash(&reply));

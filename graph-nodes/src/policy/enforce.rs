@@ -129,7 +129,7 @@ impl<V: Version> Enforcer<V> {
             now_ns: cx.now_ns,
             view: cx.view,
             worker: cx.worker,
-            home: Home::of(cx, policy),
+            home: Home::of::<V>(cx, policy),
             hears: cx.state.watch().hears(),
             translates: V::translation(cx.snapshot).is_on(),
         };
@@ -191,7 +191,7 @@ impl<V: Version> Enforcer<V> {
                     let heads = self.heads[read.clone()].iter_mut();
                     let what = self.keys[read.clone()].iter().zip(&packets[read]);
                     for (head, (key, packet)) in heads.zip(what) {
-                        home.locate(key, head, packet.flags());
+                        home.locate::<V>(key, head, packet.flags(), work.snapshot);
                     }
                 }
                 at += count;
@@ -245,7 +245,7 @@ impl<V: Version> Enforcer<V> {
             head.set(Head::UNTRACKED);
         }
         if let Some(home) = work.home {
-            home.locate(&key, &mut head, packet.flags());
+            home.locate::<V>(&key, &mut head, packet.flags(), work.snapshot);
         }
         Ok((key, head))
     }

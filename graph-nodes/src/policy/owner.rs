@@ -2,14 +2,15 @@
 //!
 //! Both directions of a flow have the same owner, ICMP errors that of the packet that they quote. Fragments say nothing about ports
 //! but for the first, so all fragments between two addresses meet at one worker, where the first has left what it said, and go on
-//! from there to their flow's. A packet whose flow lives elsewhere is handed over to the same node of that worker before any flow is
+//! from there to their flow's. Where a rule gives packets another destination, the flow's owner is that of the packets with this
+//! destination, since its answers come from there. A packet whose flow lives elsewhere is handed over to the same node of that worker before any flow is
 //! looked up; what no flow is asked about stays where it is.
 
 use dataplane::{Context, Descriptor, Flags, Verdict, WorkerId, owner_of};
 use tables::{FlowKey, FlowKey4, FlowKey6};
 
 use super::Policy;
-use super::packet::{Head, Version};
+use super::packet::{Head, Version, question_of_flow};
 use crate::snapshot::Snapshot;
 
 /// A key whose flow has an owner.
@@ -58,30 +59,56 @@ impl Owned for FlowKey6 {
 pub(super) struct Home {
     worker: WorkerId,
     workers: u16,
+    /// Rules give packets other destinations.
+    redirects: bool,
 }
 
 impl Home {
     /// `None` where no packet is to be handed over: there is one worker, or no list remembers flows.
     #[inline(always)]
-    pub(super) fn of(cx: &Context<'_, Snapshot>, policy: &Policy) -> Option<Self> {
-        (cx.workers() > 1 && policy.tracks_flows).then_some(Self {
+    pub(super) fn of<V: Version>(cx: &Context<'_, Snapshot>, policy: &Policy) -> Option<Self> {
+        let redirects = || {
+            let mut rules = V::translation(cx.snapshot).destination.iter().flatten();
+            rules.any(|rules| rules.has_rules())
+        };
+        (cx.workers() > 1 && policy.tracks_flows).then(|| Self {
             worker: cx.worker,
             workers: cx.workers(),
+            redirects: redirects(),
         })
+    }
+
+    /// Whether all fragments between two addresses meet at this worker.
+    pub(super) fn is_meeting_point(self, key: &impl Owned) -> bool {
+        key.owner(self.workers) == self.worker
     }
 
     /// Whether this worker owns the flow.
     #[inline(always)]
-    pub(super) fn owns(self, key: &impl Owned) -> bool {
-        key.owner(self.workers) == self.worker
+    pub(super) fn owns<V: Version>(self, key: &V::Key, snapshot: &Snapshot) -> bool {
+        self.owner::<V>(key, snapshot) == self.worker
+    }
+
+    #[inline(always)]
+    fn owner<V: Version>(self, key: &V::Key, snapshot: &Snapshot) -> WorkerId {
+        if self.redirects {
+            return redirected::<V>(key, snapshot).owner(self.workers);
+        }
+        key.owner(self.workers)
     }
 
     /// Marks a packet that has been read where its flow lives elsewhere.
     #[inline(always)]
-    pub(super) fn locate(self, key: &impl Owned, head: &mut Head, flags: Flags) {
+    pub(super) fn locate<V: Version>(
+        self,
+        key: &V::Key,
+        head: &mut Head,
+        flags: Flags,
+        snapshot: &Snapshot,
+    ) {
         let asks_flows = !head.is(Head::DECIDED | Head::UNTRACKED)
             && (!head.is(Head::LONE) || head.is(Head::RELATED));
-        if asks_flows && !flags.contains(Flags::HANDED_OVER) && !self.owns(key) {
+        if asks_flows && !flags.contains(Flags::HANDED_OVER) && !self.owns::<V>(key, snapshot) {
             head.set(Head::DECIDED | Head::ELSEWHERE);
         }
     }
@@ -107,9 +134,25 @@ impl Home {
             if !head.is(Head::FRAGMENT) && V::plain(cx.view.bytes(&packet), 0).is_none() {
                 packet.set_flags(Flags::HANDED_OVER);
             }
-            cx.hand_over(key.owner(self.workers), packet);
+            let owner = match head.is(Head::FRAGMENT) {
+                true => key.owner(self.workers),
+                false => self.owner::<V>(key, cx.snapshot),
+            };
+            cx.hand_over(owner, packet);
         }
     }
+}
+
+/// The key with the destination that a rule gives it.
+#[inline(never)]
+fn redirected<V: Version>(key: &V::Key, snapshot: &Snapshot) -> V::Key {
+    let rules = V::translation(snapshot).destination_of(key.zone());
+    let rule = rules.and_then(|rules| rules.fixed(&question_of_flow::<V>(key)));
+    let Some(rule) = rule else { return *key };
+    let ((source, destination), ports) = (V::ends(key), V::ports(key));
+    let (destination, port) = rule.apply(destination, ports.1);
+    let ends = (source, destination);
+    V::key(ends, (ports.0, port), key.protocol(), key.zone())
 }
 
 #[cfg(test)]

@@ -161,7 +161,7 @@ pub(super) fn parse<V: Version>(
     }
     if let (Some(home), Some(_)) = (gather, headers.fragment) {
         let meeting_point = V::key(ends, (0, 0), protocol, zone);
-        if !home.owns(&meeting_point) {
+        if !home.is_meeting_point(&meeting_point) {
             head.set(Head::DECIDED | Head::ELSEWHERE | Head::FRAGMENT);
             return Ok((meeting_point, head));
         }

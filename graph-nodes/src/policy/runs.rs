@@ -135,7 +135,10 @@ pub(super) fn pass_translating<V: Version>(
         let Some(rewrite) = passed else { break };
         if let Some(rewrite) = rewrite {
             V::Key::apply_plain(known.view.bytes_mut(packet), rewrite);
-            V::redirect(packet, snapshot, V::Key::destination(rewrite));
+            let destination = V::Key::destination(rewrite);
+            if destination != V::ends(key).1.widen() {
+                V::redirect(packet, snapshot, destination);
+            }
         }
         count += 1;
     }
